@@ -1,0 +1,137 @@
+"""Callback messages: any bytes in, one value out, never an exception.
+
+The V2 message schema is not public. What is known of V1 and what is inferred of V2 is read; what is not known
+is kept in `extra` and named in `drift`, so that the first real message teaches its schema. A missing field is
+never a reason to distrust a callback.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Final
+
+import msgspec
+
+from upcall.thingspace.decoding import load_json, may_nest_too_deeply
+from upcall.thingspace.events import CallbackEvent
+from upcall.thingspace.reading import read_message, text_of, type_name, without_passwords
+from upcall.thingspace.statuses import normalize_campaign
+
+__all__ = ["parse_callback", "peek_account"]
+
+_STACK_TOO_DEEP: Final = "the caller's stack is too deep to read the body"
+
+
+class _Peek(msgspec.Struct):
+    accountName: str | None = None  # noqa: N815 - the provider's spelling
+
+
+_peek = msgspec.json.Decoder(_Peek).decode
+
+
+def parse_callback(raw: bytes | bytearray | memoryview | str) -> CallbackEvent:
+    """Make a `CallbackEvent` of any bytes whatever.
+
+    Args:
+        raw: A callback's body.
+
+    Returns:
+        The event. Bytes that are no JSON give one with `undecodable` set; JSON of another shape gives one with
+        `drift`.
+
+    Source: sections "V1 structure" (documented) and "V2 structure" (reconstructed) of docs/callback-messages.md.
+    """
+    body = _bytes_of(raw)
+    try:
+        return _parse(body)
+    except RecursionError:
+        return CallbackEvent(raw=body, undecodable=_STACK_TOO_DEEP, key=_digest(body))
+
+
+def peek_account(raw: bytes | bytearray | memoryview | str) -> tuple[bool, str | None]:
+    """Read from a body only what trust needs: whether it is JSON at all, and the account that it names.
+
+    Args:
+        raw: A callback's body, as for `parse_callback`.
+
+    Returns:
+        Whether `parse_callback` can decode it, and its account.
+    """
+    body = raw if isinstance(raw, bytes) else _bytes_of(raw)
+    try:
+        return _peek_quickly(body) or _peek_fully(body)
+    except RecursionError:
+        return False, None
+
+
+def _bytes_of(raw: bytes | bytearray | memoryview | str) -> bytes:
+    return raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else bytes(raw)
+
+
+def _parse(body: bytes) -> CallbackEvent:
+    try:
+        document = load_json(body)
+    except ValueError as error:
+        return CallbackEvent(raw=body, undecodable=str(error), key=_digest(body))
+    if not isinstance(document, dict):
+        drift = f"$: {type_name(document)} in place of an object"
+        return CallbackEvent(raw=body, drift=(drift,), extra={"$": without_passwords(document)}, key=_digest(body))
+    event = read_message(document)
+    return msgspec.structs.replace(event, raw=body, key=_key(event, body))
+
+
+def _peek_quickly(body: bytes) -> tuple[bool, str | None] | None:
+    """Read the account without building the document; None where that could say other than `load_json` would.
+
+    What the quick decoder skips it does not check for UTF-8, nor for depth.
+    """
+    if may_nest_too_deeply(body) or not (body.isascii() or _is_utf8(body)):
+        return None
+    try:
+        account = _peek(body).accountName
+    except (msgspec.DecodeError, UnicodeError):
+        return None
+    account = account and account.strip()
+    return (True, account) if account else None
+
+
+def _peek_fully(body: bytes) -> tuple[bool, str | None]:
+    try:
+        document = load_json(body)
+    except ValueError:
+        return False, None
+    if not isinstance(document, dict):
+        return True, None
+    account = text_of(document.get("accountName"))
+    return True, account or read_message(document).account
+
+
+def _is_utf8(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _key(event: CallbackEvent, body: bytes) -> str:
+    """Digest what the message says; a message that says nothing known is told by its bytes."""
+    if not (event.devices or event.software or event.campaign_id):
+        return _digest(body)
+    said: list[Any] = [
+        event.kind,
+        event.account,
+        event.campaign_id,
+        event.campaign_status and normalize_campaign(event.campaign_status),
+        event.time and event.time.text,
+        [(device.device_id, device.state, device.reason, device.time and device.time.text) for device in event.devices],
+        [
+            (item.name, item.make, item.model, item.from_version, item.to_version, item.launch_date)
+            for item in event.software
+        ],
+    ]
+    return _digest(msgspec.json.encode(said))
+
+
+def _digest(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()[:32]
