@@ -1,0 +1,319 @@
+"""The two clients: what a user constructs. Everything that they do is in `exchange`, carried out by `transport`."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from urllib.parse import urlsplit
+
+from upcall.client import operations
+from upcall.client.controllers import (
+    AsyncCampaignsV2Controller,
+    AsyncSoftwareManagementCallbacksV2Controller,
+    AsyncSoftwareManagementReportsV2Controller,
+    CampaignsV2Controller,
+    SoftwareManagementCallbacksV2Controller,
+    SoftwareManagementReportsV2Controller,
+)
+from upcall.client.effects import Clock
+from upcall.client.exchange import Exchange
+from upcall.client.latch import LatchState, LoginLatch
+from upcall.client.retry import RetryPolicy
+from upcall.client.transport import AsyncDriver, Driver
+from upcall.errors import SettingsError
+from upcall.settings import Credentials, read_settings
+from upcall.thingspace import ENVIRONMENTS, PRODUCTION, is_loopback_host
+from upcall.version import __version__
+
+if TYPE_CHECKING:
+    import os
+    from types import TracebackType
+
+    from upcall.client.operations import Call
+    from upcall.client.transport import AsyncHttpClient, AsyncHttpTransport, HttpClient, HttpTransport
+
+__all__ = ["AsyncThingSpaceClient", "ThingSpaceClient"]
+
+T = TypeVar("T")
+
+_CLOCK = Clock(monotonic=time.monotonic, wall=time.time, chance=random.random)
+
+
+class _Client:
+    """Hold what both clients have in common: their settings and the state of their tokens."""
+
+    def __init__(
+        self,
+        *,
+        credentials: Credentials | None,
+        environment: str | None,
+        base_url: str | None,
+        timeout_seconds: float,
+        max_retries: int,
+        max_elapsed_seconds: float,
+        state_dir: str | os.PathLike[str] | None,
+    ) -> None:
+        settings = read_settings()
+        if not timeout_seconds > 0:
+            raise ValueError(f"timeout_seconds must be more than 0, not {timeout_seconds}")
+        self._exchange = Exchange(
+            base_url=_root(environment, base_url, settings.base_url),
+            credentials=credentials or settings.credentials,
+            policy=RetryPolicy(max_retries=max_retries, max_elapsed_seconds=max_elapsed_seconds),
+            timeout_seconds=timeout_seconds,
+            latch=LoginLatch(Path(state_dir) if state_dir is not None else settings.state_dir),
+            clock=_CLOCK,
+            user_agent=f"upcall/{__version__}",
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(base_url={self.base_url!r})"
+
+    @property
+    def base_url(self) -> str:
+        """Return the provider's root, without a trailing slash."""
+        return self._exchange.base_url
+
+    @property
+    def credentials(self) -> Credentials:
+        """Return who calls."""
+        return self._exchange.credentials
+
+    def login_latch(self) -> LatchState:
+        """Tell whether a login would be refused here because the provider refused it before."""
+        return self._exchange.latch.state(self.base_url, self.credentials.username, self.credentials.password)
+
+    def reset_login_latch(self) -> None:
+        """Forget the refused logins, once the password is right; ``upcall login --reset`` does it too.
+
+        Raises:
+            SettingsError: The file that counts them cannot be written.
+        """
+        latch = self._exchange.latch
+        try:
+            latch.reset(self.base_url, self.credentials.username)
+        except OSError as error:
+            raise SettingsError(
+                f"The count of refused logins in {latch.path} cannot be reset: {error.strerror or error}.",
+                hint="Make its directory writable, or set UPCALL_STATE_DIR.",
+            ) from None
+
+
+class ThingSpaceClient(_Client):
+    """Call ThingSpace from any number of threads.
+
+    Both tokens are fetched, kept and renewed behind the calls. Nothing is read from or sent to the network before
+    the first call.
+
+        with ThingSpaceClient() as client:
+            print(client.callbacks.list_registered_callbacks("0000123456-00001").url)
+
+    Args:
+        credentials: Who calls; None reads them from the environment.
+        environment: ``production``, ``staging``, ``dev``, ``qa`` or ``mock``.
+        base_url: The root that ends in ``/api``, instead of an environment. None reads ``THINGSPACE_BASE_URL``, and
+            without it means production. Plain http is taken for loopback only.
+        timeout_seconds: How long one request may take, more than 0.
+        max_retries: How often a call may be tried again, 0 or more.
+        max_elapsed_seconds: The budget of a whole call, retries and waits included, more than 0.
+        allow_http: Admit http callback URLs to loopback hosts, for a sandbox.
+        transport: An httpx2 transport in place of the network.
+        http_client: Your own httpx2 client, for a proxy, mutual TLS or HTTP/2; you close it.
+        state_dir: Where the count of refused logins lies; None reads ``UPCALL_STATE_DIR``.
+
+    Raises:
+        SettingsError: The environment or the base URL cannot be used.
+        ValueError: A number is out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        credentials: Credentials | None = None,
+        environment: str | None = None,
+        base_url: str | None = None,
+        timeout_seconds: float = 30.0,
+        max_retries: int = 3,
+        max_elapsed_seconds: float = 60.0,
+        allow_http: bool = False,
+        transport: HttpTransport | None = None,
+        http_client: HttpClient | None = None,
+        state_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        super().__init__(
+            credentials=credentials,
+            environment=environment,
+            base_url=base_url,
+            timeout_seconds=timeout_seconds,
+            max_retries=max_retries,
+            max_elapsed_seconds=max_elapsed_seconds,
+            state_dir=state_dir,
+        )
+        self._driver = Driver(base_url=self.base_url, transport=transport, http_client=http_client)
+        self.software_management_callbacks_v2 = SoftwareManagementCallbacksV2Controller(
+            self._call, allow_http=allow_http
+        )
+        self.callbacks = self.software_management_callbacks_v2
+        self.campaigns_v2 = CampaignsV2Controller(self._call)
+        self.software_management_reports_v2 = SoftwareManagementReportsV2Controller(self._call)
+
+    def login(self) -> None:
+        """Fetch both tokens now, unless good ones are held; every call does so by itself.
+
+        Raises:
+            SettingsError: Credentials are missing.
+            CredentialsError: The provider refused them.
+            LoginLatchedError: It refused them before, and no login was sent.
+            ThingSpaceError: The provider did not answer, or with an error.
+        """
+        self._driver.run(self._exchange.log_in())
+
+    def logout(self) -> None:
+        """End the session that this client began, if it began one.
+
+        Raises:
+            ThingSpaceError: The provider did not answer, or with an error.
+        """
+        self._driver.run(self._exchange.log_out())
+
+    def sandbox_banner(self) -> dict[str, Any] | None:
+        """Return what a sandbox says of itself, None where something else answers. No credentials are sent.
+
+        Raises:
+            RequestNotSentError: Nothing answers at the base URL.
+            ThingSpaceError: The answer got lost.
+        """
+        return self._call(operations.sandbox_banner())
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._driver.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _call(self, call: Call[T], /) -> T:
+        return self._driver.run(self._exchange.run(call)).parsed
+
+
+class AsyncThingSpaceClient(_Client):
+    """Call ThingSpace from asyncio, in one event loop after another or in several at once.
+
+    The same names and options as `ThingSpaceClient`, with `aclose` for `close`.
+
+        async with AsyncThingSpaceClient() as client:
+            print((await client.callbacks.list_registered_callbacks("0000123456-00001")).url)
+
+    Args:
+        credentials: Who calls; None reads them from the environment.
+        environment: ``production``, ``staging``, ``dev``, ``qa`` or ``mock``.
+        base_url: The root that ends in ``/api``, instead of an environment.
+        timeout_seconds: How long one request may take, more than 0.
+        max_retries: How often a call may be tried again, 0 or more.
+        max_elapsed_seconds: The budget of a whole call, retries and waits included, more than 0.
+        allow_http: Admit http callback URLs to loopback hosts, for a sandbox.
+        transport: An httpx2 transport in place of the network.
+        http_client: Your own httpx2 client; you close it, and it is good for one event loop.
+        state_dir: Where the count of refused logins lies; None reads ``UPCALL_STATE_DIR``.
+
+    Raises:
+        SettingsError: The environment or the base URL cannot be used.
+        ValueError: A number is out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        credentials: Credentials | None = None,
+        environment: str | None = None,
+        base_url: str | None = None,
+        timeout_seconds: float = 30.0,
+        max_retries: int = 3,
+        max_elapsed_seconds: float = 60.0,
+        allow_http: bool = False,
+        transport: AsyncHttpTransport | None = None,
+        http_client: AsyncHttpClient | None = None,
+        state_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        super().__init__(
+            credentials=credentials,
+            environment=environment,
+            base_url=base_url,
+            timeout_seconds=timeout_seconds,
+            max_retries=max_retries,
+            max_elapsed_seconds=max_elapsed_seconds,
+            state_dir=state_dir,
+        )
+        self._driver = AsyncDriver(base_url=self.base_url, transport=transport, http_client=http_client)
+        self.software_management_callbacks_v2 = AsyncSoftwareManagementCallbacksV2Controller(
+            self._call, allow_http=allow_http
+        )
+        self.callbacks = self.software_management_callbacks_v2
+        self.campaigns_v2 = AsyncCampaignsV2Controller(self._call)
+        self.software_management_reports_v2 = AsyncSoftwareManagementReportsV2Controller(self._call)
+
+    async def login(self) -> None:
+        """Fetch both tokens now, unless good ones are held; see `ThingSpaceClient.login`."""
+        await self._driver.run(self._exchange.log_in())
+
+    async def logout(self) -> None:
+        """End the session that this client began, if it began one; see `ThingSpaceClient.logout`."""
+        await self._driver.run(self._exchange.log_out())
+
+    async def sandbox_banner(self) -> dict[str, Any] | None:
+        """Return what a sandbox says of itself, None where something else answers."""
+        return await self._call(operations.sandbox_banner())
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop."""
+        await self._driver.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _call(self, call: Call[T], /) -> T:
+        return (await self._driver.run(self._exchange.run(call))).parsed
+
+
+def _root(environment: str | None, base_url: str | None, from_variables: str | None) -> str:
+    """Choose the provider's root: what the caller names, else what the environment variable does, else production."""
+    if environment is not None and base_url is not None:
+        raise SettingsError("environment and base_url are both given.", hint="Give one of them.")
+    if environment is not None:
+        if environment not in ENVIRONMENTS:
+            raise SettingsError(
+                f"There is no environment {environment!r}.", hint=f"Give one of {', '.join(ENVIRONMENTS)}."
+            )
+        return ENVIRONMENTS[environment].base_url
+    return _check_root(base_url or from_variables or PRODUCTION.base_url)
+
+
+def _check_root(url: str) -> str:
+    """Refuse a root to which no secret should be sent."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host, parts = None, urlsplit("")
+    hint = f"Give the root that ends in /api, such as {PRODUCTION.base_url}."
+    if not host or parts.scheme not in {"http", "https"}:
+        raise SettingsError("The base URL (THINGSPACE_BASE_URL) is no http or https URL with a host.", hint=hint)
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise SettingsError("The base URL (THINGSPACE_BASE_URL) must hold no user, query or fragment.", hint=hint)
+    if parts.scheme == "http" and not is_loopback_host(host):
+        raise SettingsError(
+            f"The base URL is http to {host}: secrets are sent in clear to loopback only.", hint="Give an https URL."
+        )
+    return url.rstrip("/")

@@ -1,0 +1,188 @@
+"""How a call that failed is told: the error's kind, its text and its facts.
+
+A text shows neither secret nor body. Of the provider's own message it shows a line in which tokens, URLs and device
+identifiers are masked, because providers echo what they were sent.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
+
+from upcall.client.answers import Answer, Complaint, read_complaint
+from upcall.errors import (
+    AnsweredError,
+    CredentialsError,
+    NoAnswerError,
+    RequestNotSentError,
+    ThingSpaceError,
+    UndecodableAnswerError,
+)
+from upcall.redact import BLANK, mask_device, mask_url_token
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from upcall.client.operations import Operation
+
+__all__ = ["Failure", "Tally", "answered", "login_refused", "scrub", "undecodable", "unreached"]
+
+E = TypeVar("E", bound=ThingSpaceError)
+
+_URL: Final = re.compile(r"https?://[^\s\"'<>]+")
+_LONG_NUMBER: Final = re.compile(r"\d{10,}")
+_MIN_SECRET: Final = 4
+_MAX_SHOWN: Final = 200
+_FLAWS: Final = {
+    "cut": "was cut off",
+    "too_large": "is larger than any answer of this API",
+    "garbled": "cannot be decompressed",
+}
+_REFUSED: Final = frozenset({401, 403})
+_BAD_REQUEST: Final = 400
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """Say that a request got no answer.
+
+    Args:
+        reason: What happened, for a sentence.
+        sent: Whether any of it may have reached the provider.
+        permanent: Whether the same request can never do better.
+    """
+
+    reason: str
+    sent: bool
+    permanent: bool = False
+
+
+class Tally(msgspec.Struct, frozen=True, kw_only=True):
+    """Hold what a failed call cost.
+
+    Args:
+        base_url: The provider's root.
+        attempts: How many times the request was sent.
+        elapsed_seconds: Since the call began.
+        secrets: What no text may show.
+    """
+
+    base_url: str
+    attempts: int
+    elapsed_seconds: float
+    secrets: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Tally(attempts={self.attempts}, elapsed_seconds={self.elapsed_seconds})"
+
+
+def scrub(text: str | None, secrets: Iterable[str]) -> str | None:
+    """Blank the secrets in a text of the provider's."""
+    if text is None:
+        return None
+    for secret in secrets:
+        if len(secret) >= _MIN_SECRET:
+            text = text.replace(secret, BLANK)
+    return text
+
+
+def unreached(operation: Operation[Any], failure: Failure, tally: Tally) -> ThingSpaceError:
+    """Make the error of a request without an answer."""
+    if failure.sent:
+        hint = "It may have been carried out." if operation.method != "GET" else None
+        text = f"{operation.name} was sent to {tally.base_url} and not answered: {failure.reason}."
+        return _fill(NoAnswerError(text, hint=hint), operation, tally)
+    text = f"{operation.name} was not sent to {tally.base_url}: {failure.reason}."
+    return _fill(RequestNotSentError(text), operation, tally)
+
+
+def answered(
+    operation: Operation[Any], answer: Answer, tally: Tally, *, fixed_session: bool = False
+) -> ThingSpaceError:
+    """Make the error of an answer that is none of the operation's results."""
+    complaint = read_complaint(answer)
+    kind: type[ThingSpaceError] = AnsweredError
+    if answer.status == _BAD_REQUEST:
+        kind = operation.bad_request
+    if answer.status in _REFUSED or _is_refused_client(operation, complaint):
+        kind = CredentialsError
+    error = kind(
+        _sentence(operation, answer, complaint, tally), hint=_hint(answer, complaint, operation, fixed_session)
+    )
+    return _fill(error, operation, tally, answer, complaint)
+
+
+def login_refused(operation: Operation[Any], answer: Answer, tally: Tally) -> CredentialsError:
+    """Make the error of a login that the provider judged and refused."""
+    complaint = read_complaint(answer)
+    error = CredentialsError(
+        _sentence(operation, answer, complaint, tally),
+        hint="Check THINGSPACE_USERNAME and THINGSPACE_PASSWORD: five refusals in a row lock the account at the"
+        " provider, so this password is not sent again.",
+    )
+    return _fill(error, operation, tally, answer, complaint)
+
+
+def undecodable(operation: Operation[Any], answer: Answer, problem: str, tally: Tally) -> UndecodableAnswerError:
+    """Make the error of a success whose body is not the documented one."""
+    what = _FLAWS.get(answer.flaw or "", problem)
+    error = UndecodableAnswerError(
+        f"ThingSpace answered {operation.name} with {answer.status} and a body that {what}.",
+        hint="It was probably carried out." if operation.method != "GET" else "Check the base URL.",
+    )
+    return _fill(error, operation, tally, answer)
+
+
+def _sentence(operation: Operation[Any], answer: Answer, complaint: Complaint, tally: Tally) -> str:
+    code = f" {_shown(complaint.code, tally.secrets)}" if complaint.code else ""
+    message = f": {_shown(complaint.message, tally.secrets)}" if complaint.message else ""
+    return f"ThingSpace answered {operation.name} with {answer.status}{code}{message}".rstrip(".") + "."
+
+
+def _shown(text: str, secrets: Iterable[str]) -> str:
+    """Make a provider's text fit for a log: one short line without secrets, URL tokens or device identifiers."""
+    line = " ".join((scrub(text, secrets) or "").split())
+    line = _URL.sub(lambda found: mask_url_token(found[0]), "".join(c for c in line if c.isprintable()))
+    line = _LONG_NUMBER.sub(lambda found: mask_device(found[0]), line)
+    return line if len(line) <= _MAX_SHOWN else f"{line[:_MAX_SHOWN]}…"
+
+
+def _is_refused_client(operation: Operation[Any], complaint: Complaint) -> bool:
+    return operation.name == "request_token" and complaint.code in {"invalid_client", "unauthorized_client"}
+
+
+def _hint(answer: Answer, complaint: Complaint, operation: Operation[Any], fixed_session: bool) -> str | None:  # noqa: FBT001
+    if operation.name == "request_token" and answer.status in {_BAD_REQUEST, *_REFUSED}:
+        return "Check THINGSPACE_CLIENT_ID and THINGSPACE_CLIENT_SECRET."
+    if fixed_session and (complaint.names_session() or answer.status in _REFUSED):
+        return (
+            "The session token was given and is never replaced: give a fresh THINGSPACE_SESSION_TOKEN, or unset it and"
+            " set THINGSPACE_USERNAME and THINGSPACE_PASSWORD."
+        )
+    if answer.status in _REFUSED:
+        return "Check that these credentials may manage software of this account."
+    if 300 <= answer.status < 400:  # noqa: PLR2004
+        return "Redirects are not followed: check the base URL."
+    if answer.status == 404:  # noqa: PLR2004
+        return "Check the base URL, the root that ends in /api."
+    return None
+
+
+def _fill(
+    error: E,
+    operation: Operation[Any],
+    tally: Tally,
+    answer: Answer | None = None,
+    complaint: Complaint | None = None,
+) -> E:
+    error.operation = operation.name
+    error.attempts = tally.attempts
+    error.elapsed_seconds = tally.elapsed_seconds
+    if answer is not None:
+        error.status_code = answer.status
+        error.request_id = scrub(answer.request_id, tally.secrets)
+    if complaint is not None:
+        error.error_code = scrub(complaint.code, tally.secrets)
+        error.error_message = scrub(complaint.message, tally.secrets)
+    return error

@@ -1,0 +1,311 @@
+"""The login latch: a refused login is not sent again, by this process or the next.
+
+Five refusals in a row lock the account at the provider until its support unlocks it. So refusals are counted for
+each base URL and user name: one a password and two in all; after that every login is refused here. Before a login
+is sent it is claimed, so that ten processes that start together do not spend ten refusals at once.
+
+Source: "Start connectivity management session", five consecutive failures lock the record (documented).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import fcntl
+import hashlib
+import os
+import secrets
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+__all__ = ["MAX_REFUSALS", "Claim", "Entry", "LatchState", "LoginLatch", "Pending", "Refusal", "Verdict", "decide"]
+
+MAX_REFUSALS: Final = 2
+"""How many of the provider's five we spend on one user name."""
+
+_FINGERPRINT_ROUNDS: Final = 100_000
+
+
+class Verdict(enum.Enum):
+    """Name what the latch says of a login, and why."""
+
+    FREE = "it may be sent"
+    BUSY = "another login of this user is on its way"
+    SAME_PASSWORD = "the provider refused this user name with this password before"  # noqa: S105 - a sentence
+    TWICE = "the provider refused this user name twice"
+    UNKNOWN = "the count of refused logins cannot be read"
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """Hold a login that was claimed and has not ended.
+
+    Args:
+        id: The claim.
+        fingerprint: Of its password.
+        pid: The process that claimed it.
+        until: When it is over in any case, in seconds since 1970.
+    """
+
+    id: str
+    fingerprint: str
+    pid: int
+    until: float
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """Hold what is known of one user name at one base URL.
+
+    Args:
+        refused: The fingerprint of each refused password, one for each refusal.
+        pending: The logins on their way.
+    """
+
+    refused: tuple[str, ...] = ()
+    pending: tuple[Pending, ...] = ()
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """Hold the right to send one login.
+
+    Args:
+        key: The entry.
+        fingerprint: Of the password.
+        id: The claim's own name.
+    """
+
+    key: str
+    fingerprint: str
+    id: str
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Say why a login may not be sent now.
+
+    Args:
+        verdict: The reason.
+        path: The file that holds the count.
+    """
+
+    verdict: Verdict
+    path: str
+
+
+class LatchState(msgspec.Struct, frozen=True):
+    """Say how the latch stands.
+
+    Args:
+        refusals: How many logins were refused since the last one that was not.
+        latched: Whether the next login would be refused here.
+        reason: Why, None where it would not.
+        path: The file that holds the count.
+    """
+
+    refusals: int
+    latched: bool
+    reason: str | None
+    path: str
+
+
+class _Count(msgspec.Struct, frozen=True):
+    """Hold the file: `salt` makes fingerprints useless elsewhere."""
+
+    salt: str
+    entries: dict[str, Entry] = msgspec.field(default_factory=dict)
+
+
+class _CorruptError(Exception):
+    pass
+
+
+def decide(entry: Entry, fingerprint: str | None, *, is_alive: Callable[[Pending], bool]) -> Verdict:
+    """Decide whether a login may be sent.
+
+    Args:
+        entry: What is known.
+        fingerprint: Of the password that it would send, None for any.
+        is_alive: Tells whether a claimed login can still be on its way.
+    """
+    if fingerprint in entry.refused:
+        return Verdict.SAME_PASSWORD
+    if len(entry.refused) >= MAX_REFUSALS:
+        return Verdict.TWICE
+    alive = [pending for pending in entry.pending if is_alive(pending)]
+    is_sent = any(pending.fingerprint == fingerprint for pending in alive)
+    return Verdict.BUSY if is_sent or len(entry.refused) + len(alive) >= MAX_REFUSALS else Verdict.FREE
+
+
+_process_lock = threading.Lock()
+_held_claims: set[str] = set()
+_counted_in_memory: dict[str, _Count] = {}
+"""The counts of state directories that cannot be written: they end with the process, which is better than none."""
+
+
+class LoginLatch:
+    """Count refused logins in a file of the state directory.
+
+    Args:
+        state_dir: Where the file lies. It is made, for its owner only, when the first login is sent.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self.path = state_dir / "login-latch.json"
+        self._known: tuple[str, str, str] | None = None
+
+    def claim(self, base_url: str, username: str, password: str, *, hold_seconds: float) -> Claim | Refusal:
+        """Claim the right to send a login, right before it is sent.
+
+        Args:
+            base_url: Where it goes.
+            username: Whose it is.
+            password: What it sends; only a salted fingerprint is kept.
+            hold_seconds: After how long the login is over in any case.
+        """
+        key, claim_id = _key(base_url, username), secrets.token_hex(8)
+        with self._locked():
+            try:
+                count = self._load()
+            except _CorruptError:
+                return Refusal(Verdict.UNKNOWN, str(self.path))
+            fingerprint = self._fingerprint(count.salt, password)
+            entry = count.entries.get(key, Entry())
+            verdict = decide(entry, fingerprint, is_alive=_is_alive)
+            if verdict is not Verdict.FREE:
+                return Refusal(verdict, str(self.path))
+            pending = Pending(claim_id, fingerprint, os.getpid(), time.time() + hold_seconds)
+            alive = tuple(other for other in entry.pending if _is_alive(other))
+            _held_claims.add(claim_id)
+            self._save(count, key, Entry(entry.refused, (*alive, pending)))
+        return Claim(key, fingerprint, claim_id)
+
+    def succeeded(self, claim: Claim) -> None:
+        """Note that the provider accepted the login, which forgets the refusals before it."""
+        self._end(claim, lambda _: ())
+
+    def refused(self, claim: Claim) -> None:
+        """Note that the provider refused the login, right after it did."""
+        self._end(claim, lambda refused: (*refused, claim.fingerprint))
+
+    def release(self, claim: Claim) -> None:
+        """Note that the provider neither accepted nor refused the login."""
+        self._end(claim, lambda refused: refused)
+
+    def reset(self, base_url: str, username: str | None) -> None:
+        """Forget the refusals of one user name, or, where the file cannot be read, of all.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        with self._locked():
+            _counted_in_memory.pop(str(self.path), None)
+            try:
+                count = self._load()
+            except _CorruptError:
+                self.path.unlink(missing_ok=True)
+                return
+            if self.path.exists():
+                key = _key(base_url, username or "")
+                self._write(_with(count, key, Entry()))
+
+    def state(self, base_url: str, username: str | None, password: str | None) -> LatchState:
+        """Tell how the latch stands for a user name with a password."""
+        try:
+            count = self._load()
+        except _CorruptError:
+            return LatchState(0, latched=True, reason=Verdict.UNKNOWN.value, path=str(self.path))
+        entry = count.entries.get(_key(base_url, username or ""), Entry())
+        fingerprint = self._fingerprint(count.salt, password) if entry.refused and password else None
+        verdict = decide(Entry(entry.refused), fingerprint, is_alive=_is_alive)
+        latched = verdict is not Verdict.FREE
+        return LatchState(len(entry.refused), latched, verdict.value if latched else None, str(self.path))
+
+    def _end(self, claim: Claim, change: Callable[[tuple[str, ...]], tuple[str, ...]]) -> None:
+        with self._locked():
+            _held_claims.discard(claim.id)
+            try:
+                count = self._load()
+            except _CorruptError:
+                return  # refuses every login as it is
+            entry = count.entries.get(claim.key, Entry())
+            pending = tuple(other for other in entry.pending if other.id != claim.id)
+            self._save(count, claim.key, Entry(change(entry.refused), pending))
+
+    def _fingerprint(self, salt: str, password: str) -> str:
+        """Tell passwords apart without keeping them: slow to guess at, and too short to prove a guess by."""
+        if self._known is None or self._known[:2] != (salt, password):
+            secret = password.encode("utf-8", "surrogatepass")
+            digest = hashlib.pbkdf2_hmac("sha256", secret, salt.encode(), _FINGERPRINT_ROUNDS)
+            self._known = (salt, password, digest.hex()[:8])
+        return self._known[2]
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other threads and processes out of one read and write; where there is no file, only threads."""
+        with _process_lock, contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):
+                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                stack.callback(os.close, lock)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _load(self) -> _Count:
+        remembered = _counted_in_memory.get(str(self.path))
+        if remembered is not None:
+            return remembered
+        try:
+            return msgspec.json.decode(self.path.read_bytes(), type=_Count)
+        except (FileNotFoundError, NotADirectoryError):
+            return _Count(secrets.token_hex(16))
+        except (OSError, ValueError, RecursionError):  # msgspec's errors are ValueErrors
+            raise _CorruptError from None
+
+    def _save(self, count: _Count, key: str, entry: Entry) -> None:
+        changed = _with(count, key, entry)
+        try:
+            self._write(changed)
+        except OSError:
+            _counted_in_memory[str(self.path)] = changed
+        else:
+            _counted_in_memory.pop(str(self.path), None)
+
+    def _write(self, count: _Count) -> None:
+        """Replace the file in one step: a reader sees the old count or the new one, also after a power loss."""
+        draft = self.path.with_suffix(f".{os.getpid()}.tmp")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.encode(count))
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(self.path)
+
+
+def _with(count: _Count, key: str, entry: Entry) -> _Count:
+    entries = {name: value for name, value in count.entries.items() if name != key}
+    if entry != Entry():
+        entries[key] = entry
+    return _Count(count.salt, entries)
+
+
+def _key(base_url: str, username: str) -> str:
+    return hashlib.sha256(f"{base_url}\0{username}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _is_alive(pending: Pending) -> bool:
+    if time.time() > pending.until:
+        return False
+    if pending.pid == os.getpid():
+        return pending.id in _held_claims
+    try:
+        os.kill(pending.pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # somebody else's process
+    return True
