@@ -1,0 +1,167 @@
+"""The write path: arrivals in, fsynced rows out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import time
+from typing import TYPE_CHECKING, Final
+
+from upcall.errors import StoreError
+from upcall.inbox.base import REDELIVERY_WINDOW_MICROS, Arrival, Receipt
+from upcall.inbox.sqlite.connection import connect, is_busy, store_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+__all__ = ["SqliteAppender"]
+
+_ANSWER: Final = 200
+_POLL_SECONDS: Final = 0.002
+
+_COPY: Final = f"""
+    SELECT id FROM main.callbacks
+    WHERE bucket = {{row}}bucket {{step}} AND digest = {{row}}digest
+        AND (trust = 'quarantined') = ({{row}}trust = 'quarantined')
+        AND abs(received_at - {{row}}received_at) <= {REDELIVERY_WINDOW_MICROS}
+"""
+_STEPS: Final = ("", "- 1", "+ 1")
+# The window is decided in the statement that inserts: no other writer can come between. A callback in quarantine
+# and one that is not are never copies of each other, so nobody's early copy can take an honest one's place.
+_LEAVE_OUT_COPIES: Final = f"""
+    CREATE TEMP TRIGGER leave_out_copies BEFORE INSERT ON main.callbacks
+    WHEN {" OR ".join(f"EXISTS ({_COPY.format(row='NEW.', step=step)})" for step in _STEPS)}
+    BEGIN SELECT RAISE(IGNORE); END
+"""
+_INSERT: Final = """
+    INSERT INTO callbacks
+        (received_at, bucket, digest, trust, evidence, origin, peer, token_id, account, answer, body)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_FIND: Final = f"{' UNION ALL '.join(_COPY.format(row=':', step=step) for step in _STEPS)} ORDER BY id LIMIT 1"
+_REDELIVER: Final = "INSERT INTO deliveries (callback_id, received_at, peer, token_id, answer) VALUES (?, ?, ?, ?, ?)"
+
+
+class SqliteAppender:
+    """Append arrivals through a connection of its own.
+
+    `stage` and `commit` may run on different threads, one after the other.
+
+    Args:
+        path: The store's file, which exists.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection = connect(path, busy_seconds=0)
+        self._cursor = self._connection.cursor()
+        self._cursor.execute(_LEAVE_OUT_COPIES)
+        self._files = self._identities()
+
+    def stage(self, arrivals: Sequence[Arrival], *, wait_seconds: float = 0.0) -> list[Receipt] | None:
+        """Put arrivals into an open transaction.
+
+        Args:
+            arrivals: What came, in order.
+            wait_seconds: How long to wait while another process is writing.
+
+        Returns:
+            A receipt for each, good once `commit` returned; None where the other process was still writing.
+
+        Raises:
+            StoreError: The store failed; nothing is staged.
+        """
+        with store_errors(self._path):
+            if not self._begin(wait_seconds):
+                return None
+            try:
+                self._check_files()
+                return [self._insert(arrival) for arrival in arrivals]
+            except BaseException:
+                self._connection.rollback()
+                raise
+
+    def commit(self) -> None:
+        """Make what was staged durable: its bytes are on disk when this returns.
+
+        Raises:
+            StoreError: The store failed; nothing of it is kept.
+        """
+        with store_errors(self._path):
+            try:
+                self._connection.commit()
+            except BaseException:
+                self._connection.rollback()
+                raise
+
+    def rollback(self) -> None:
+        """Forget what was staged."""
+        self._connection.rollback()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def _begin(self, wait_seconds: float) -> bool:
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            try:
+                self._cursor.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if not is_busy(error):
+                    raise
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(_POLL_SECONDS)
+            else:
+                return True
+
+    def _check_files(self) -> None:
+        """Refuse to write to files that were deleted or replaced: what is committed to them is gone when they close."""
+        files = self._identities()
+        if files != self._files or None in files:
+            raise StoreError(
+                f"store {self._path} or its -wal file was deleted or replaced while in use.",
+                hint="Put it back, or start again.",
+            )
+
+    def _identities(self) -> list[tuple[int, int] | None]:
+        return [_identity(f"{self._path}{suffix}") for suffix in ("", "-wal")]
+
+    def _insert(self, arrival: Arrival) -> Receipt:
+        at = arrival.received_at
+        bucket = at // REDELIVERY_WINDOW_MICROS
+        digest = hashlib.sha256(arrival.body).digest()
+        cursor = self._cursor.execute(
+            _INSERT,
+            (
+                at,
+                bucket,
+                digest,
+                arrival.trust.value,
+                arrival.evidence,
+                arrival.origin,
+                arrival.peer,
+                arrival.token_id,
+                arrival.account,
+                _ANSWER,
+                arrival.body,
+            ),
+        )
+        if cursor.rowcount == 1:
+            return Receipt(cursor.lastrowid or 0, is_new=True)
+        row = {"received_at": at, "bucket": bucket, "digest": digest, "trust": arrival.trust.value}
+        (callback_id,) = self._cursor.execute(_FIND, row).fetchone()
+        self._cursor.execute(_REDELIVER, (callback_id, at, arrival.peer, arrival.token_id, _ANSWER))
+        return Receipt(callback_id, is_new=False)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return what tells a file from one that took its place, None where there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - on the hot path
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -1,0 +1,211 @@
+"""Opening an SQLite inbox: the pragmas that make a commit durable, and errors that say what is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from upcall.errors import StoreError, StoreUnreadableError, StoreVersionError
+from upcall.inbox.sqlite.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["connect", "is_busy", "read_batch", "store_errors", "transaction"]
+
+BUSY_SECONDS = 10.0
+WAL_CHECKPOINT_PAGES = 16_000
+BATCH_BYTES = 2 * 1024 * 1024
+"""Bodies that are parsed in one go: a listener waits three seconds for another writer, and then answers 503."""
+
+_NETWORK_FILE_SYSTEMS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "ceph", "glusterfs", "fuse.sshfs", "fuse.glusterfs", "9p"}
+)
+
+
+def connect(path: Path, *, create: bool = False, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
+    """Open a connection whose commits are on disk when they return.
+
+    Args:
+        path: The store's file.
+        create: Make the file and its directory where there is none.
+        busy_seconds: How long a statement waits for another writer.
+
+    Raises:
+        StoreUnreadableError: There is no store, it is not an inbox, or it cannot be read.
+        StoreVersionError: A newer Upcall wrote it.
+        StoreError: It lies on a network file system.
+    """
+    _prepare_file(path, create=create)
+    with store_errors(path):
+        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        try:
+            _check_or_create(connection, path, create=create)
+            _configure(connection, path)
+            connection.execute(f"PRAGMA busy_timeout = {int(busy_seconds * 1000)}")
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _prepare_file(path: Path, *, create: bool) -> None:
+    try:
+        if path.is_dir():
+            raise StoreUnreadableError(f"store {path} is a directory.", hint="Name a file in it.")
+        _refuse_network(path)
+        if create:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # The file holds device identifiers and callback tokens: nobody else may read it.
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        elif not path.exists():
+            raise StoreUnreadableError(
+                f"there is no store at {path}.",
+                hint="`upcall listen` makes one; --store or UPCALL_STORE names another.",
+            )
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise StoreUnreadableError(f"store {str(path)!r} cannot be opened: {reason}.") from error
+
+
+def _refuse_network(path: Path) -> None:
+    kind = _file_system(path)
+    if kind in _NETWORK_FILE_SYSTEMS:
+        raise StoreError(
+            f"store {path} lies on a network file system ({kind}), where SQLite's locks and fsync cannot be trusted.",
+            hint="Put it on a local disk.",
+        )
+
+
+def _file_system(path: Path) -> str | None:
+    """Return the type of file system that holds a path, where the machine says (Linux)."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    resolved = path.resolve()
+    best, kind = -1, None
+    for line in lines:
+        mount, _, rest = line.partition(" - ")
+        point = Path(mount.split()[4].replace("\\040", " "))
+        if resolved.is_relative_to(point) and len(point.parts) >= best:
+            best, kind = len(point.parts), rest.split()[0]
+    return kind
+
+
+def _configure(connection: sqlite3.Connection, path: Path) -> None:
+    if _write_ahead(connection) != "wal":
+        raise StoreError(f"store {path} cannot have a write-ahead log here.", hint="Put it on a local disk.")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA cache_size = -65536")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    # 64 MiB, not SQLite's 4: an index page that many callbacks change is then copied to the file once, and fewer of
+    # them wait while it is.
+    connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_CHECKPOINT_PAGES}").close()
+    if sys.platform == "darwin":
+        connection.execute("PRAGMA fullfsync = 1")  # fsync alone does not reach the platter there
+
+
+def _write_ahead(connection: sqlite3.Connection) -> str:
+    """Turn the write-ahead log on, and return the mode that there is then."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            return str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+        except sqlite3.OperationalError as error:
+            # Two processes that create the store together: SQLite fails one of them at once, whatever its timeout is.
+            if not is_busy(error) or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.005)
+
+
+def _check_or_create(connection: sqlite3.Connection, path: Path, *, create: bool) -> None:
+    # Looked at before anything is set: a file that is not ours stays as it is.
+    connection.execute("BEGIN")  # one snapshot: another process may be creating the store now
+    try:
+        known = _recognise(connection, path)
+    finally:
+        connection.rollback()
+    if known:
+        return
+    if not create:
+        raise StoreUnreadableError(f"store {path} is empty.", hint="`upcall listen` makes one.")
+    _configure(connection, path)
+    with transaction(connection):
+        if not _recognise(connection, path):  # another process may have been quicker
+            for statement in SCHEMA:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _recognise(connection: sqlite3.Connection, path: Path) -> bool:
+    """Tell an inbox from an empty file, and refuse anything else."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    mark = connection.execute("PRAGMA application_id").fetchone()[0]
+    if mark == APPLICATION_ID:
+        if version > SCHEMA_VERSION:
+            raise StoreVersionError(
+                f"store {path} was written by a newer Upcall (schema {version}; this one knows {SCHEMA_VERSION}).",
+                hint="Run that Upcall, or name another store with --store.",
+            )
+        return True
+    if mark or version or connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        raise StoreUnreadableError(
+            f"store {path} is an SQLite file, but not an Upcall inbox.", hint="Name another with --store."
+        )
+    return False
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Tell whether a statement failed only because another process is writing."""
+    return error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+@contextlib.contextmanager
+def store_errors(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into ours, naming the file."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code == sqlite3.SQLITE_NOTADB:
+            raise StoreUnreadableError(
+                f"store {path} is not an SQLite file.", hint="Name another with --store."
+            ) from error
+        if code is not None and is_busy(error):
+            raise StoreError(f"store {path} is locked by another process.", hint="Try again.") from error
+        raise StoreUnreadableError(f"store {path} cannot be used: {error}.") from error
+
+
+def read_batch(rows: sqlite3.Cursor) -> list[tuple[Any, ...]]:
+    """Read rows whose last column is a body, until their bodies weigh `BATCH_BYTES`; at least one, where there is one.
+
+    However large callbacks are, what is parsed in one go then takes a bounded time and a bounded memory.
+    """
+    batch: list[tuple[Any, ...]] = []
+    weight = 0
+    with contextlib.closing(rows):
+        for row in rows:
+            batch.append(row)
+            weight += len(row[-1] or b"")
+            if weight >= BATCH_BYTES:
+                break
+    return batch
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Run statements in one write transaction: all of it on disk at the end, or none."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.rollback()
+        raise
+    connection.commit()
