@@ -1,0 +1,103 @@
+"""The bodies of callbacks: the one module that knows their shape.
+
+The V2 schema is not public. This is its strongest-supported reconstruction: the envelope and the four ``type`` values
+of V1, the elements that do not apply present but empty, and the members of V2's own campaign and device models.
+
+Source: "About callback services" (documented for V1), official SDK models ``CampaignSoftware`` and
+``V2DeviceStatus`` (their place in a callback is inferred).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from upcall.sandbox.campaigns import Campaign, DeviceStatus
+
+__all__ = ["MAX_DEVICES", "Callback", "announcement", "finished", "progress", "scheduled"]
+
+MAX_DEVICES: Final = 1000
+"""Devices in one callback at most. Source: the reports' page size (documented); assumed here."""
+
+
+class Callback(msgspec.Struct, frozen=True):
+    """Hold one callback as it will be sent, each time with the same bytes.
+
+    Args:
+        account: Whose listener gets it.
+        type: One of the four callback types.
+        campaign_id: What it is about, None for an announcement.
+        body: The bytes.
+    """
+
+    account: str
+    type: str
+    campaign_id: str | None
+    body: bytes
+
+
+def scheduled(campaign: Campaign, status: str) -> Iterator[Callback]:
+    """Build a campaign's first callbacks: every device, accepted or rejected, a thousand at most in each.
+
+    Args:
+        campaign: The campaign.
+        status: Its state, in the provider's word.
+    """
+    for start in range(0, len(campaign.intake), MAX_DEVICES):
+        yield _about(campaign, "upgradeScheduled", status, campaign.intake[start : start + MAX_DEVICES])
+
+
+def progress(campaign: Campaign, status: str, device: DeviceStatus) -> Callback:
+    """Build the callback that one device's change of state makes."""
+    return _about(campaign, "upgradeProgress", status, (device,))
+
+
+def finished(campaign: Campaign, status: str) -> Callback:
+    """Build a campaign's last callback: its final state."""
+    return _about(campaign, "upgradeFinished", status, ())
+
+
+def announcement(account: str, software: Sequence[dict[str, Any]]) -> Callback:
+    """Build the callback that tells of new versions.
+
+    Args:
+        account: Whose listener gets it.
+        software: Members of V1's ``firmwareList`` entries.
+    """
+    return Callback(account, "firmwareList", None, _envelope(account, "firmwareList", list(software)))
+
+
+def _about(campaign: Campaign, kind: str, status: str, devices: Sequence[DeviceStatus]) -> Callback:
+    request = campaign.request
+    element = {
+        "id": campaign.id,
+        "campaignName": request.campaign_name or "",
+        "softwareName": request.software_name,
+        "softwareFrom": request.software_from,
+        "softwareTo": request.software_to,
+        "startDate": request.start_date,
+        "endDate": request.end_date,
+        "status": status,
+        "deviceList": [
+            {"deviceId": device.device_id, "status": device.status, "resultReason": device.reason or ""}
+            for device in devices
+        ],
+    }
+    return Callback(campaign.account, kind, campaign.id, _envelope(campaign.account, kind, element))
+
+
+def _envelope(account: str, kind: str, element: Any) -> bytes:
+    document: dict[str, Any] = {
+        "accountName": account,
+        "type": kind,
+        "firmwareList": [],
+        "upgradeScheduled": {},
+        "upgradeProgress": {},
+        "upgradeFinished": {},
+    }
+    document[kind] = element
+    return msgspec.json.encode(document)
