@@ -1,0 +1,212 @@
+"""Handlers in real processes: beside a listener, in it, killed, restarted, failing."""
+
+import json
+import os
+import signal
+import time
+
+import httpx2
+import pytest
+
+from upcall.inbox import Arrival, open_inbox
+
+NOTE = "@app.on()\ndef note(event):\n    (HERE / 'done').open('a').write(f'{event.id}\\n')\n"
+
+BLOCKED = """
+@app.on()
+def wait(event):
+    (HERE / 'started').open('a').write(f'{event.id}\\n')
+    while not (HERE / 'open').exists():
+        time.sleep(0.01)
+    (HERE / 'done').open('a').write(f'{event.id}\\n')
+"""
+
+FAILING = """
+@app.on(max_attempts=100_000, backoff_seconds=0.05, max_backoff_seconds=0.05)
+def wait(event):
+    (HERE / 'started').open('a').write(f'{event.id}\\n')
+    if not (HERE / 'open').exists():
+        raise RuntimeError('not yet')
+    (HERE / 'done').open('a').write(f'{event.id}\\n')
+"""
+
+
+LOUD = """
+print("imported")
+
+@app.on(max_attempts=1)
+def shout(event):
+    print("handled")
+    raise ValueError("\\x1b[2J")
+"""
+
+FORKING = """
+import sys
+
+@app.on()
+def fork(event):
+    if not os.fork():
+        sys.exit()
+    (HERE / 'done').open('a').write(f'{event.id}\\n')
+"""
+
+
+def fill(upcall, *bodies):
+    with open_inbox(upcall.store, create=True) as inbox:
+        inbox.append([Arrival(body=body, received_at=time.time_ns() // 1000) for body in bodies])
+
+
+def post(listener, *bodies):
+    for body in bodies:
+        assert httpx2.post(listener.url, content=body).status_code == 200
+
+
+def states(upcall):
+    return {record["state"] for record in upcall.json("events", "list", "--limit", "0")}
+
+
+def test_a_worker_beside_a_listener(upcall):
+    """What a listener keeps reaches the handlers of a process of their own, which ends when it is asked to."""
+    upcall.handlers(NOTE)
+    listener = upcall.listen()
+    worker = upcall.start("work", "handlers:app", "--store", upcall.store)
+    post(listener, b"1", b"2", b"3")
+    upcall.until(lambda: sorted(upcall.read("done")) == ["1", "2", "3"])
+    assert (worker.end(), listener.end()) == (0, 0)
+    assert worker.lines == []
+    assert states(upcall) == {"done"}
+
+
+def test_one_process(upcall):
+    """`upcall listen module:app` runs the handlers too, after the answer."""
+    upcall.handlers(NOTE)
+    listener = upcall.listen("handlers:app")
+    post(listener, b"1", b"2")
+    upcall.until(lambda: sorted(upcall.read("done")) == ["1", "2"])
+    assert listener.end() == 0
+    assert len(listener.lines) == 1
+    assert states(upcall) == {"done"}
+
+
+def test_what_handlers_print(upcall):
+    """A module's output goes to stderr, where nothing of it commands a terminal: stdout is the ready line's alone."""
+    upcall.handlers(LOUD)
+    listener = upcall.listen("handlers:app")
+    post(listener, b"1")
+    upcall.until(lambda: states(upcall) == {"dead"})
+    assert listener.end() == 0
+    assert [line.split()[0] for line in listener.lines] == ["ready"]
+    said = listener.errors.read_text()
+    assert "imported\n" in said
+    assert "handled\n" in said
+    assert r"ValueError: \x1b[2J" in said
+
+
+def test_a_handler_that_forks(upcall):
+    """A child that a handler forks and that comes back ends there, and does not live on with the listener's port."""
+    upcall.handlers(FORKING)
+    listener = upcall.listen("handlers:app")
+    post(listener, b"1")
+    upcall.until(lambda: upcall.read("done"))
+    assert listener.end() == 0
+    assert states(upcall) == {"done"}
+    upcall.listen(port=listener.port)
+
+
+def test_one_process_that_is_killed_with_work_pending(upcall):
+    """Work that had failed, or had not begun, when the process died is done by the next one."""
+    upcall.handlers(FAILING)
+    listener = upcall.listen("handlers:app")
+    post(listener, b"1", b"2")
+    upcall.until(lambda: set(upcall.read("started")) == {"1", "2"})
+    listener.kill()
+    (upcall.directory / "open").touch()
+    listener = upcall.listen("handlers:app")
+    upcall.until(lambda: sorted(upcall.read("done")) == ["1", "2"])
+    assert listener.end() == 0
+    assert states(upcall) == {"done"}
+
+
+def test_an_answer_does_not_wait_for_a_handler(upcall):
+    """In one process a handler that blocks delays no acknowledgement."""
+    upcall.handlers(BLOCKED)
+    listener = upcall.listen("handlers:app")
+    post(listener, b"1")
+    upcall.until(lambda: upcall.read("started"))
+    post(listener, b"2", b"3")
+    (upcall.directory / "open").touch()
+    upcall.until(lambda: len(upcall.read("done")) == 3)
+
+
+def test_a_worker_killed_in_the_middle(upcall):
+    """A handler whose process died under it is run again, without waiting for the lease to run out."""
+    upcall.handlers(BLOCKED)
+    fill(upcall, b"1")
+    worker = upcall.start("work", "handlers:app", "--store", upcall.store)
+    upcall.until(lambda: upcall.read("started") == ["1"])
+    worker.kill()
+    (upcall.directory / "open").touch()
+    worker = upcall.start("work", "handlers:app", "--store", upcall.store)
+    upcall.until(lambda: upcall.read("done") == ["1"])
+    assert upcall.read("started") == ["1", "1"]
+    upcall.until(lambda: states(upcall) == {"done"})
+    assert worker.end() == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_worker_that_is_stopped_gives_its_work_back(upcall, number, code):
+    """Asked to end, a worker lets a running handler finish and leaves the rest to the next worker."""
+    upcall.handlers(BLOCKED)
+    fill(upcall, *(b"%d" % number for number in range(40)))
+    worker = upcall.start("work", "handlers:app", "--store", upcall.store, "--concurrency", "2")
+    upcall.until(lambda: len(upcall.read("started")) == 2)
+    os.kill(worker.process.pid, number)
+    (upcall.directory / "open").touch()
+    assert worker.wait() == code
+    assert len(upcall.read("done")) == len(upcall.read("started"))
+    assert upcall.run("work", "handlers:app", "--store", upcall.store, "--until-idle").returncode == 0
+    assert sorted(map(int, upcall.read("done"))) == list(range(1, 41))
+
+
+def test_dead_letters(upcall):
+    """What a handler fails on to the end is a dead letter that says where it failed; the others' work is done."""
+    upcall.handlers(
+        "@app.on_device(max_attempts=1)\ndef strict(event, device):\n"
+        "    if device.status == 'UpgradeFailed': raise ValueError('no such ticket queue')\n"
+    )
+    fill(
+        upcall,
+        b'{"type": "upgradeProgress", "accountName": "A-1", "upgradeProgress": {"campaignId": "C-1", "deviceList": ['
+        b'{"deviceId": "100000000000001", "status": "UpgradeFailed"},'
+        b'{"deviceId": "100000000000002", "status": "UpgradeSuccess"}]}}',
+    )
+    ended = upcall.run("work", "handlers:app", "--store", upcall.store, "--until-idle")
+    assert (ended.returncode, ended.stdout) == (0, "")
+    (letter,) = upcall.json("dead", "list")
+    assert letter["error"].strip().endswith("ValueError: no such ticket queue")
+    assert "handlers.py" in letter["error"]
+    del letter["error"], letter["dead_at"]
+    assert letter == {
+        "id": 1,
+        "subscriber": "handlers.strict",
+        "device_id": "100000000000001",
+        "attempts": 1,
+        "kind": "upgradeProgress",
+        "account": "A-1",
+        "campaign_id": "C-1",
+    }
+    assert states(upcall) == {"dead"}
+    shown = upcall.run("dead", "list", "--store", upcall.store)
+    assert "ValueError: no such ticket queue" in shown.stdout
+    assert "Traceback" not in shown.stdout
+
+
+def test_what_handlers_print_stays_out_of_the_data(upcall):
+    """With --json the worker's counts are all of stdout; what a module and its handlers print goes to stderr."""
+    upcall.handlers("print('imported')\n@app.on()\ndef handle(event):\n    print('handled')\n")
+    with open_inbox(upcall.store, create=True) as inbox:
+        inbox.append([Arrival(body=b"{}", received_at=1)])
+    ended = upcall.run("work", "handlers:app", "--store", upcall.store, "--until-idle", "--json")
+    assert json.loads(ended.stdout) == {"done": 1, "failed": 0, "dead": 0}
+    assert ended.returncode == 0
+    assert {"imported", "handled"} <= set(ended.stderr.splitlines())
