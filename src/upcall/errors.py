@@ -79,6 +79,7 @@ class ThingSpaceError(UpcallError):
         request_id: The provider's id for the request, where it sent one.
         attempts: How many times the request was sent.
         elapsed_seconds: From the call to this error.
+        retry_after_seconds: How long the provider asked to be left alone, None where it did not.
     """
 
     exit_code = 4
@@ -95,6 +96,7 @@ class ThingSpaceError(UpcallError):
         request_id: str | None = None,
         attempts: int = 0,
         elapsed_seconds: float = 0.0,
+        retry_after_seconds: float | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
         self.operation = operation
@@ -104,6 +106,7 @@ class ThingSpaceError(UpcallError):
         self.request_id = request_id
         self.attempts = attempts
         self.elapsed_seconds = elapsed_seconds
+        self.retry_after_seconds = retry_after_seconds
 
 
 class RequestNotSentError(ThingSpaceError):

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-__all__ = ["BLANK", "blank_password", "mask_device", "mask_token", "mask_url_token"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["BLANK", "blank_password", "mask_device", "mask_token", "mask_url_token", "scrub"]
 
 BLANK = "***"
 """What stands where a secret stood."""
 
+_MIN_SECRET = 4
+"""A shorter secret is part of any text, and blanking it would blank the text."""
 _SHOWN_OF_A_TOKEN = 4
 _SHOWN_OF_A_DEVICE = 4
 
@@ -22,6 +28,16 @@ _LOOSE_MEMBER = re.compile(r'("password")(\s*:\s*)', re.IGNORECASE)
 _SCALAR = re.compile(rf"{_STRING}|[^\s,\]}}\"]+", re.DOTALL)
 _NOTHING = {'""', "null", "[]", "{}", ""}
 _decoder = json.JSONDecoder(strict=False)
+
+
+def scrub(text: str | None, secrets: Iterable[str]) -> str | None:
+    """Blank known secrets in somebody else's text."""
+    if text is None:
+        return None
+    for secret in secrets:
+        if len(secret) >= _MIN_SECRET:
+            text = text.replace(secret, BLANK)
+    return text
 
 
 def mask_token(token: str) -> str:

@@ -29,10 +29,14 @@ class Token(msgspec.Struct, frozen=True):
     Args:
         value: The token.
         refresh_at: When to fetch another one, on the monotonic clock.
+        used_at: When it was last used before it was held here.
+        expires_at: When it ends.
     """
 
     value: str
     refresh_at: float = _NEVER
+    used_at: float = _NEVER
+    expires_at: float = _NEVER
 
     def __repr__(self) -> str:
         return f"Token(refresh_at={self.refresh_at})"
@@ -94,6 +98,14 @@ class TokenSlot:
         with self._lock:
             return self._token
 
+    def ends_at(self, now: float) -> float | None:
+        """Return when the token ends that is held, None where there is none, or it has ended, or nobody knows."""
+        with self._lock:
+            if self._token is None:
+                return None
+            ends_at = min(self._token.expires_at, self._used_at + self._max_idle_seconds)
+        return ends_at if now < ends_at < _NEVER else None
+
     def land(self, flight: Flight, value: str, *, asked_at: float, lifetime_seconds: float = _NEVER) -> None:
         """End a flight with the token that it fetched.
 
@@ -107,8 +119,13 @@ class TokenSlot:
             held = self._token
             # Within the hour the provider issues the same token again: to ask once more before it is refused is idle.
             unchanged = held is not None and held.value == value
-            token = Token(value, _NEVER if unchanged else asked_at + refresh_delay_seconds(lifetime_seconds))
-            self._token, self._used_at = token, asked_at
+            refresh_at = _NEVER if unchanged else asked_at + refresh_delay_seconds(lifetime_seconds)
+        self.adopt(flight, Token(value, refresh_at, asked_at, asked_at + lifetime_seconds))
+
+    def adopt(self, flight: Flight, token: Token) -> None:
+        """End a flight with a token that was found elsewhere."""
+        with self._lock:
+            self._token, self._used_at = token, token.used_at
             self._leave(flight)
         flight.set_result(token)
 

@@ -10,29 +10,38 @@ from urllib.parse import urlsplit
 
 from upcall.client import operations
 from upcall.client.controllers import (
-    AsyncCampaignsV2Controller,
-    AsyncSoftwareManagementCallbacksV2Controller,
-    AsyncSoftwareManagementReportsV2Controller,
     CampaignsV2Controller,
     SoftwareManagementCallbacksV2Controller,
     SoftwareManagementReportsV2Controller,
 )
+from upcall.client.driver import Driver
 from upcall.client.effects import Clock
 from upcall.client.exchange import Exchange
 from upcall.client.latch import LatchState, LoginLatch
-from upcall.client.retry import RetryPolicy
-from upcall.client.transport import AsyncDriver, Driver
+from upcall.client.raw import raw_response
+from upcall.client.tokenstore import TokenStore
+from upcall.client.trip import CallOptions, Limits
+from upcall.client.wire import AsyncWire, Wire
 from upcall.errors import SettingsError
-from upcall.settings import Credentials, read_settings
+from upcall.settings import Credentials, Settings, read_settings
 from upcall.thingspace import ENVIRONMENTS, PRODUCTION, is_loopback_host
 from upcall.version import __version__
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterable
     from types import TracebackType
 
+    from upcall.client.async_controllers import (
+        AsyncCampaignsV2Controller,
+        AsyncSoftwareManagementCallbacksV2Controller,
+        AsyncSoftwareManagementReportsV2Controller,
+    )
+    from upcall.client.authenticator import TokenState
+    from upcall.client.effects import Flow, Reply
+    from upcall.client.events import EventHook
     from upcall.client.operations import Call
-    from upcall.client.transport import AsyncHttpClient, AsyncHttpTransport, HttpClient, HttpTransport
+    from upcall.client.wire import AsyncHttpClient, AsyncHttpTransport, HttpClient, HttpTransport
 
 __all__ = ["AsyncThingSpaceClient", "ThingSpaceClient"]
 
@@ -50,22 +59,32 @@ class _Client:
         credentials: Credentials | None,
         environment: str | None,
         base_url: str | None,
-        timeout_seconds: float,
-        max_retries: int,
-        max_elapsed_seconds: float,
+        timeout_seconds: float | None,
+        max_retries: int | None,
+        max_elapsed_seconds: float | None,
+        allow_http: bool | None,
+        token_store: bool | str | os.PathLike[str] | None,
+        event_hooks: Iterable[EventHook],
         state_dir: str | os.PathLike[str] | None,
+        config: str | os.PathLike[str] | None,
     ) -> None:
-        settings = read_settings()
-        if not timeout_seconds > 0:
-            raise ValueError(f"timeout_seconds must be more than 0, not {timeout_seconds}")
+        settings = read_settings(config=config)
+        credentials = credentials or settings.credentials
+        base_url = _root(environment, base_url, settings)
+        state = Path(state_dir) if state_dir is not None else settings.state_dir
+        self._allow_http = bool(settings.allow_http if allow_http is None else allow_http)
+        self._latch = LoginLatch(state)
         self._exchange = Exchange(
-            base_url=_root(environment, base_url, settings.base_url),
-            credentials=credentials or settings.credentials,
-            policy=RetryPolicy(max_retries=max_retries, max_elapsed_seconds=max_elapsed_seconds),
-            timeout_seconds=timeout_seconds,
-            latch=LoginLatch(Path(state_dir) if state_dir is not None else settings.state_dir),
+            base_url=base_url,
+            credentials=credentials,
+            limits=_limits(settings).but(
+                timeout_seconds=timeout_seconds, max_retries=max_retries, max_elapsed_seconds=max_elapsed_seconds
+            ),
+            latch=self._latch,
             clock=_CLOCK,
             user_agent=f"upcall/{__version__}",
+            token_store=_token_store(token_store, settings, state, base_url, credentials),
+            event_hooks=event_hooks,
         )
 
     def __repr__(self) -> str:
@@ -81,9 +100,18 @@ class _Client:
         """Return who calls."""
         return self._exchange.credentials
 
+    @property
+    def token_store(self) -> Path | None:
+        """Return the file in which tokens are kept, None where they are not."""
+        return self._exchange.auth.store_path
+
+    def token_states(self) -> tuple[TokenState, ...]:
+        """Tell which tokens are held, here or on disk, and until when; none is shown, nothing is sent."""
+        return self._exchange.auth.states()
+
     def login_latch(self) -> LatchState:
         """Tell whether a login would be refused here because the provider refused it before."""
-        return self._exchange.latch.state(self.base_url, self.credentials.username, self.credentials.password)
+        return self._latch.state(self.base_url, self.credentials.username, self.credentials.password)
 
     def reset_login_latch(self) -> None:
         """Forget the refused logins, once the password is right; ``upcall login --reset`` does it too.
@@ -91,14 +119,16 @@ class _Client:
         Raises:
             SettingsError: The file that counts them cannot be written.
         """
-        latch = self._exchange.latch
         try:
-            latch.reset(self.base_url, self.credentials.username)
+            self._latch.reset(self.base_url, self.credentials.username)
         except OSError as error:
             raise SettingsError(
-                f"The count of refused logins in {latch.path} cannot be reset: {error.strerror or error}.",
+                f"The count of refused logins in {self._latch.path} cannot be reset: {error.strerror or error}.",
                 hint="Make its directory writable, or set UPCALL_STATE_DIR.",
             ) from None
+
+    def _flow(self, call: Call[T], options: CallOptions) -> Flow[Reply[T]]:
+        return self._exchange.run(call, limits=self._exchange.limits.but(**options) if options else None)
 
 
 class ThingSpaceClient(_Client):
@@ -110,21 +140,28 @@ class ThingSpaceClient(_Client):
         with ThingSpaceClient() as client:
             print(client.callbacks.list_registered_callbacks("0000123456-00001").url)
 
+    Each option that is None is taken from its variable, else from the ``[client]`` table of the settings file, else it
+    has its default. The variables are the options' names in capitals behind ``UPCALL_``, and ``THINGSPACE_ENVIRONMENT``
+    and ``THINGSPACE_BASE_URL``.
+
     Args:
-        credentials: Who calls; None reads them from the environment.
-        environment: ``production``, ``staging``, ``dev``, ``qa`` or ``mock``.
-        base_url: The root that ends in ``/api``, instead of an environment. None reads ``THINGSPACE_BASE_URL``, and
-            without it means production. Plain http is taken for loopback only.
-        timeout_seconds: How long one request may take, more than 0.
-        max_retries: How often a call may be tried again, 0 or more.
-        max_elapsed_seconds: The budget of a whole call, retries and waits included, more than 0.
+        credentials: Who calls; None reads the ``THINGSPACE_…`` variables.
+        environment: ``production`` (the default), ``staging``, ``dev``, ``qa`` or ``mock``.
+        base_url: The root that ends in ``/api``, instead of an environment. Plain http is taken for loopback only.
+        timeout_seconds: How long one request may take, more than 0; 30 by default.
+        max_retries: How often a call may be tried again, 0 or more; 3 by default.
+        max_elapsed_seconds: The budget of a whole call, retries and waits included, more than 0; 60 by default.
         allow_http: Admit http callback URLs to loopback hosts, for a sandbox.
+        token_store: Keep tokens on disk between runs, mode 0600: True for ``tokens.json`` in the state directory, or
+            a path. Off by default.
+        event_hooks: Called with a `CallEvent` for each thing that happens to a call.
         transport: An httpx2 transport in place of the network.
         http_client: Your own httpx2 client, for a proxy, mutual TLS or HTTP/2; you close it.
-        state_dir: Where the count of refused logins lies; None reads ``UPCALL_STATE_DIR``.
+        state_dir: Where the count of refused logins lies, and the tokens.
+        config: The settings file; None takes the one that ``UPCALL_CONFIG`` names.
 
     Raises:
-        SettingsError: The environment or the base URL cannot be used.
+        SettingsError: The environment, the base URL, a variable or the settings file cannot be used.
         ValueError: A number is out of its range.
     """
 
@@ -134,13 +171,16 @@ class ThingSpaceClient(_Client):
         credentials: Credentials | None = None,
         environment: str | None = None,
         base_url: str | None = None,
-        timeout_seconds: float = 30.0,
-        max_retries: int = 3,
-        max_elapsed_seconds: float = 60.0,
-        allow_http: bool = False,
+        timeout_seconds: float | None = None,
+        max_retries: int | None = None,
+        max_elapsed_seconds: float | None = None,
+        allow_http: bool | None = None,
+        token_store: bool | str | os.PathLike[str] | None = None,
+        event_hooks: Iterable[EventHook] = (),
         transport: HttpTransport | None = None,
         http_client: HttpClient | None = None,
         state_dir: str | os.PathLike[str] | None = None,
+        config: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__(
             credentials=credentials,
@@ -149,11 +189,15 @@ class ThingSpaceClient(_Client):
             timeout_seconds=timeout_seconds,
             max_retries=max_retries,
             max_elapsed_seconds=max_elapsed_seconds,
+            allow_http=allow_http,
+            token_store=token_store,
+            event_hooks=event_hooks,
             state_dir=state_dir,
+            config=config,
         )
-        self._driver = Driver(base_url=self.base_url, transport=transport, http_client=http_client)
+        self._driver = Driver(lambda: Wire(self.base_url, transport, http_client))
         self.software_management_callbacks_v2 = SoftwareManagementCallbacksV2Controller(
-            self._call, allow_http=allow_http
+            self._call, allow_http=self._allow_http
         )
         self.callbacks = self.software_management_callbacks_v2
         self.campaigns_v2 = CampaignsV2Controller(self._call)
@@ -185,7 +229,7 @@ class ThingSpaceClient(_Client):
             RequestNotSentError: Nothing answers at the base URL.
             ThingSpaceError: The answer got lost.
         """
-        return self._call(operations.sandbox_banner())
+        return self._driver.run(self._exchange.run(operations.sandbox_banner())).parsed
 
     def close(self) -> None:
         """Close the connections."""
@@ -199,8 +243,9 @@ class ThingSpaceClient(_Client):
     ) -> None:
         self.close()
 
-    def _call(self, call: Call[T], /) -> T:
-        return self._driver.run(self._exchange.run(call)).parsed
+    def _call(self, call: Call[Any], options: CallOptions, /, *, raw: bool) -> Any:
+        reply = self._driver.run(self._flow(call, options))
+        return raw_response(reply) if raw else reply.parsed
 
 
 class AsyncThingSpaceClient(_Client):
@@ -211,20 +256,28 @@ class AsyncThingSpaceClient(_Client):
         async with AsyncThingSpaceClient() as client:
             print((await client.callbacks.list_registered_callbacks("0000123456-00001")).url)
 
+    Each option that is None is taken from its variable, else from the ``[client]`` table of the settings file, else it
+    has its default. The variables are the options' names in capitals behind ``UPCALL_``, and ``THINGSPACE_ENVIRONMENT``
+    and ``THINGSPACE_BASE_URL``.
+
     Args:
-        credentials: Who calls; None reads them from the environment.
-        environment: ``production``, ``staging``, ``dev``, ``qa`` or ``mock``.
-        base_url: The root that ends in ``/api``, instead of an environment.
-        timeout_seconds: How long one request may take, more than 0.
-        max_retries: How often a call may be tried again, 0 or more.
-        max_elapsed_seconds: The budget of a whole call, retries and waits included, more than 0.
+        credentials: Who calls; None reads the ``THINGSPACE_…`` variables.
+        environment: ``production`` (the default), ``staging``, ``dev``, ``qa`` or ``mock``.
+        base_url: The root that ends in ``/api``, instead of an environment. Plain http is taken for loopback only.
+        timeout_seconds: How long one request may take, more than 0; 30 by default.
+        max_retries: How often a call may be tried again, 0 or more; 3 by default.
+        max_elapsed_seconds: The budget of a whole call, retries and waits included, more than 0; 60 by default.
         allow_http: Admit http callback URLs to loopback hosts, for a sandbox.
+        token_store: Keep tokens on disk between runs, mode 0600: True for ``tokens.json`` in the state directory, or
+            a path. Off by default.
+        event_hooks: Called with a `CallEvent` for each thing that happens to a call.
         transport: An httpx2 transport in place of the network.
         http_client: Your own httpx2 client; you close it, and it is good for one event loop.
-        state_dir: Where the count of refused logins lies; None reads ``UPCALL_STATE_DIR``.
+        state_dir: Where the count of refused logins lies, and the tokens.
+        config: The settings file; None takes the one that ``UPCALL_CONFIG`` names.
 
     Raises:
-        SettingsError: The environment or the base URL cannot be used.
+        SettingsError: The environment, the base URL, a variable or the settings file cannot be used.
         ValueError: A number is out of its range.
     """
 
@@ -234,13 +287,16 @@ class AsyncThingSpaceClient(_Client):
         credentials: Credentials | None = None,
         environment: str | None = None,
         base_url: str | None = None,
-        timeout_seconds: float = 30.0,
-        max_retries: int = 3,
-        max_elapsed_seconds: float = 60.0,
-        allow_http: bool = False,
+        timeout_seconds: float | None = None,
+        max_retries: int | None = None,
+        max_elapsed_seconds: float | None = None,
+        allow_http: bool | None = None,
+        token_store: bool | str | os.PathLike[str] | None = None,
+        event_hooks: Iterable[EventHook] = (),
         transport: AsyncHttpTransport | None = None,
         http_client: AsyncHttpClient | None = None,
         state_dir: str | os.PathLike[str] | None = None,
+        config: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__(
             credentials=credentials,
@@ -249,15 +305,28 @@ class AsyncThingSpaceClient(_Client):
             timeout_seconds=timeout_seconds,
             max_retries=max_retries,
             max_elapsed_seconds=max_elapsed_seconds,
+            allow_http=allow_http,
+            token_store=token_store,
+            event_hooks=event_hooks,
             state_dir=state_dir,
+            config=config,
         )
-        self._driver = AsyncDriver(base_url=self.base_url, transport=transport, http_client=http_client)
-        self.software_management_callbacks_v2 = AsyncSoftwareManagementCallbacksV2Controller(
-            self._call, allow_http=allow_http
+        from upcall.client.async_controllers import (  # noqa: PLC0415 - asyncio takes long to load
+            AsyncCampaignsV2Controller,
+            AsyncSoftwareManagementCallbacksV2Controller,
+            AsyncSoftwareManagementReportsV2Controller,
         )
-        self.callbacks = self.software_management_callbacks_v2
-        self.campaigns_v2 = AsyncCampaignsV2Controller(self._call)
-        self.software_management_reports_v2 = AsyncSoftwareManagementReportsV2Controller(self._call)
+        from upcall.client.async_driver import AsyncDriver  # noqa: PLC0415
+
+        self._driver = AsyncDriver(lambda: AsyncWire(self.base_url, transport, http_client))
+        self.software_management_callbacks_v2: AsyncSoftwareManagementCallbacksV2Controller = (
+            AsyncSoftwareManagementCallbacksV2Controller(self._call, allow_http=self._allow_http)
+        )
+        self.callbacks: AsyncSoftwareManagementCallbacksV2Controller = self.software_management_callbacks_v2
+        self.campaigns_v2: AsyncCampaignsV2Controller = AsyncCampaignsV2Controller(self._call)
+        self.software_management_reports_v2: AsyncSoftwareManagementReportsV2Controller = (
+            AsyncSoftwareManagementReportsV2Controller(self._call)
+        )
 
     async def login(self) -> None:
         """Fetch both tokens now, unless good ones are held; see `ThingSpaceClient.login`."""
@@ -269,7 +338,7 @@ class AsyncThingSpaceClient(_Client):
 
     async def sandbox_banner(self) -> dict[str, Any] | None:
         """Return what a sandbox says of itself, None where something else answers."""
-        return await self._call(operations.sandbox_banner())
+        return (await self._driver.run(self._exchange.run(operations.sandbox_banner()))).parsed
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
@@ -283,21 +352,50 @@ class AsyncThingSpaceClient(_Client):
     ) -> None:
         await self.aclose()
 
-    async def _call(self, call: Call[T], /) -> T:
-        return (await self._driver.run(self._exchange.run(call))).parsed
+    async def _call(self, call: Call[Any], options: CallOptions, /, *, raw: bool) -> Any:
+        reply = await self._driver.run(self._flow(call, options))
+        return raw_response(reply) if raw else reply.parsed
 
 
-def _root(environment: str | None, base_url: str | None, from_variables: str | None) -> str:
-    """Choose the provider's root: what the caller names, else what the environment variable does, else production."""
+def _limits(settings: Settings) -> Limits:
+    """Return what calls may spend; a number out of its range is the settings' fault here."""
+    try:
+        return Limits().but(
+            timeout_seconds=settings.timeout_seconds,
+            max_retries=settings.max_retries,
+            max_elapsed_seconds=settings.max_elapsed_seconds,
+        )
+    except ValueError as error:
+        where = f" or {settings.path}" if settings.path else ""
+        raise SettingsError(f"{error}.", hint=f"Correct the UPCALL_… variable of that name{where}.") from None
+
+
+def _token_store(
+    asked: bool | str | os.PathLike[str] | None,  # noqa: FBT001
+    settings: Settings,
+    state: Path,
+    base_url: str,
+    credentials: Credentials,
+) -> TokenStore | None:
+    asked = settings.token_store if asked is None else asked
+    if asked is None or asked is False:
+        return None
+    return TokenStore(state / "tokens.json" if asked is True else Path(asked).expanduser(), base_url, credentials)
+
+
+def _root(environment: str | None, base_url: str | None, settings: Settings) -> str:
+    """Choose the provider's root: what the caller names, else what the settings do, else production."""
     if environment is not None and base_url is not None:
         raise SettingsError("environment and base_url are both given.", hint="Give one of them.")
+    if environment is None and base_url is None:
+        environment, base_url = settings.environment, settings.base_url
     if environment is not None:
         if environment not in ENVIRONMENTS:
             raise SettingsError(
                 f"There is no environment {environment!r}.", hint=f"Give one of {', '.join(ENVIRONMENTS)}."
             )
         return ENVIRONMENTS[environment].base_url
-    return _check_root(base_url or from_variables or PRODUCTION.base_url)
+    return _check_root(base_url or PRODUCTION.base_url)
 
 
 def _check_root(url: str) -> str:

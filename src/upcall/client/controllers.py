@@ -1,63 +1,58 @@
-"""What a caller calls: the provider's operations under the official SDK's names, once for threads, once for asyncio.
+"""What a caller calls: the provider's operations under the official SDK's names.
 
-Each method hands on one `Call` of `operations`, where the thinking is.
+Each method hands on one `Call` of `operations`, where the thinking is. A controller and its twin with raw responses
+are one text: what differs is what a call returns.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, Unpack
 
 from upcall.client import operations
+from upcall.client.many import AccountResult, OnResult, run_many
+from upcall.client.raw import RawResponse
+from upcall.thingspace import CallbackSummary, FotaV2CallbackRegistrationResult, FotaV2SuccessResult
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from upcall.client.operations import Call
-    from upcall.thingspace import (
-        CallbackSummary,
-        FotaV2CallbackRegistrationRequest,
-        FotaV2CallbackRegistrationResult,
-        FotaV2SuccessResult,
-    )
+    from upcall.client.operations import Call, RegistrationBody
+    from upcall.client.trip import CallOptions
 
 __all__ = [
-    "AsyncCampaignsV2Controller",
-    "AsyncSoftwareManagementCallbacksV2Controller",
-    "AsyncSoftwareManagementReportsV2Controller",
     "CampaignsV2Controller",
+    "CampaignsV2WithRawResponse",
     "SoftwareManagementCallbacksV2Controller",
+    "SoftwareManagementCallbacksV2WithRawResponse",
     "SoftwareManagementReportsV2Controller",
+    "SoftwareManagementReportsV2WithRawResponse",
 ]
 
-T = TypeVar("T")
+Summary = TypeVar("Summary")
+Registration = TypeVar("Registration")
+Success = TypeVar("Success")
+Document = TypeVar("Document")
 
 
-class _Caller(Protocol):
-    def __call__(self, call: Call[T], /) -> T: ...
+class Caller(Protocol):
+    """Make a call: `raw` returns a `RawResponse` in place of the result."""
+
+    def __call__(self, call: Call[Any], options: CallOptions, /, *, raw: bool) -> Any: ...
 
 
-class _AsyncCaller(Protocol):
-    async def __call__(self, call: Call[T], /) -> T: ...
-
-
-class SoftwareManagementCallbacksV2Controller:
-    """Read and write which URL receives an account's callbacks.
-
-    An account has one listener: whoever registers last takes it, silently. All four operations are safe to repeat,
-    and are repeated, within the client's budget, after an error that may pass.
-
-    Source: official SDK, ``SoftwareManagementCallbacksV2Controller`` (documented).
-    """
-
-    def __init__(self, call: _Caller, *, allow_http: bool = False) -> None:
+class _Callbacks(Generic[Summary, Registration, Success]):
+    def __init__(self, call: Caller, *, raw: bool = False, allow_http: bool = False) -> None:
         self._call = call
+        self._raw = raw
         self._allow_http = allow_http
 
-    def list_registered_callbacks(self, account: str) -> CallbackSummary:
+    def list_registered_callbacks(self, account: str, **options: Unpack[CallOptions]) -> Summary:
         """Read which URL is registered.
 
         Args:
             account: The billing account's name, such as ``0000123456-00001``.
+            options: What this call sets for itself, see `CallOptions`.
 
         Returns:
             The registered URL; its `url` is None where none is registered.
@@ -70,16 +65,15 @@ class SoftwareManagementCallbacksV2Controller:
 
         Source: that an empty answer means none is documented of V1 and V3 (inferred).
         """
-        return self._call(operations.list_registered_callbacks(account))
+        return self._call(operations.list_registered_callbacks(account), options, raw=self._raw)
 
-    def update_callback(
-        self, account: str, body: FotaV2CallbackRegistrationRequest | Mapping[str, Any]
-    ) -> FotaV2CallbackRegistrationResult:
+    def update_callback(self, account: str, body: RegistrationBody, **options: Unpack[CallOptions]) -> Registration:
         """Replace the registered URL.
 
         Args:
             account: The billing account's name.
             body: The new URL, as a `FotaV2CallbackRegistrationRequest` or ``{"url": …}``.
+            options: What this call sets for itself, see `CallOptions`.
 
         Returns:
             The URL that ThingSpace says it registered.
@@ -94,16 +88,17 @@ class SoftwareManagementCallbacksV2Controller:
 
         Source: "Modify a callback listener URL V2" (documented).
         """
-        return self._call(operations.update_callback(account, body, allow_http=self._allow_http))
+        return self._call(
+            operations.update_callback(account, body, allow_http=self._allow_http), options, raw=self._raw
+        )
 
-    def register_callback(
-        self, account: str, body: FotaV2CallbackRegistrationRequest | Mapping[str, Any]
-    ) -> FotaV2CallbackRegistrationResult:
+    def register_callback(self, account: str, body: RegistrationBody, **options: Unpack[CallOptions]) -> Registration:
         """Register a URL, in place of any other.
 
         Args:
             account: The billing account's name.
             body: The URL, as a `FotaV2CallbackRegistrationRequest` or ``{"url": …}``.
+            options: What this call sets for itself, see `CallOptions`.
 
         Returns:
             The URL that ThingSpace says it registered.
@@ -118,13 +113,16 @@ class SoftwareManagementCallbacksV2Controller:
 
         Source: "Register a callback listener URL V2" (documented).
         """
-        return self._call(operations.register_callback(account, body, allow_http=self._allow_http))
+        return self._call(
+            operations.register_callback(account, body, allow_http=self._allow_http), options, raw=self._raw
+        )
 
-    def deregister_callback(self, account: str) -> FotaV2SuccessResult:
+    def deregister_callback(self, account: str, **options: Unpack[CallOptions]) -> Success:
         """Remove the registered URL; callbacks sent from then on are lost.
 
         Args:
             account: The billing account's name.
+            options: What this call sets for itself, see `CallOptions`.
 
         Returns:
             Whether ThingSpace says that it did; an empty 2xx says so too.
@@ -139,55 +137,102 @@ class SoftwareManagementCallbacksV2Controller:
 
         Source: "Deregister a callback listener" (documented).
         """
-        return self._call(operations.deregister_callback(account))
+        return self._call(operations.deregister_callback(account), options, raw=self._raw)
 
 
-class AsyncSoftwareManagementCallbacksV2Controller:
-    """Read and write which URL receives an account's callbacks, in asyncio.
+class SoftwareManagementCallbacksV2WithRawResponse(
+    _Callbacks[
+        RawResponse[CallbackSummary], RawResponse[FotaV2CallbackRegistrationResult], RawResponse[FotaV2SuccessResult]
+    ]
+):
+    """Make the same calls, and return the answer's status, headers and cost beside the result."""
 
-    The same names, arguments, results and errors as `SoftwareManagementCallbacksV2Controller`.
+
+class SoftwareManagementCallbacksV2Controller(
+    _Callbacks[CallbackSummary, FotaV2CallbackRegistrationResult, FotaV2SuccessResult]
+):
+    """Read and write which URL receives an account's callbacks.
+
+    An account has one listener: whoever registers last takes it, silently. All four operations are safe to repeat,
+    and are repeated, within the client's budget, after an error that may pass.
+
+    Source: official SDK, ``SoftwareManagementCallbacksV2Controller`` (documented).
     """
 
-    def __init__(self, call: _AsyncCaller, *, allow_http: bool = False) -> None:
+    @cached_property
+    def with_raw_response(self) -> SoftwareManagementCallbacksV2WithRawResponse:
+        """Return the same operations, each of which returns a `RawResponse`."""
+        return SoftwareManagementCallbacksV2WithRawResponse(self._call, raw=True, allow_http=self._allow_http)
+
+    def list_many(
+        self,
+        accounts: Iterable[str],
+        *,
+        max_concurrency: int = 8,
+        on_result: OnResult | None = None,
+        **options: Unpack[CallOptions],
+    ) -> list[AccountResult[CallbackSummary]]:
+        """Read which URL is registered for each of many accounts. One error does not stop the rest.
+
+        Args:
+            accounts: The accounts.
+            max_concurrency: How many calls at once, 1 or more.
+            on_result: Called with each result as it comes, in any order.
+            options: What each call sets for itself, see `CallOptions`.
+
+        Returns:
+            A result an account, in the order given.
+
+        Raises:
+            SettingsError: No call can be made at all, because credentials are missing.
+            ValueError: A number is out of its range.
+        """
+        work = ((account, partial(self.list_registered_callbacks, account, **options)) for account in accounts)
+        return run_many(work, max_concurrency=max_concurrency, on_result=on_result)
+
+    def register_many(
+        self,
+        bodies: Mapping[str, RegistrationBody],
+        *,
+        max_concurrency: int = 8,
+        on_result: OnResult | None = None,
+        **options: Unpack[CallOptions],
+    ) -> list[AccountResult[FotaV2CallbackRegistrationResult]]:
+        """Register a URL for each of many accounts, in place of any other. One error does not stop the rest.
+
+        Args:
+            bodies: For each account what `register_callback` takes.
+            max_concurrency: How many calls at once, 1 or more.
+            on_result: Called with each result as it comes, in any order.
+            options: What each call sets for itself, see `CallOptions`.
+
+        Returns:
+            A result an account, in the order given.
+
+        Raises:
+            SettingsError: No call can be made at all, because credentials are missing.
+            ValueError: A number is out of its range.
+        """
+        work = (
+            (account, partial(self.register_callback, account, body, **options)) for account, body in bodies.items()
+        )
+        return run_many(work, max_concurrency=max_concurrency, on_result=on_result)
+
+
+class _Campaigns(Generic[Document]):
+    def __init__(self, call: Caller, *, raw: bool = False) -> None:
         self._call = call
-        self._allow_http = allow_http
+        self._raw = raw
 
-    async def list_registered_callbacks(self, account: str) -> CallbackSummary:
-        """Read which URL is registered; see `SoftwareManagementCallbacksV2Controller`."""
-        return await self._call(operations.list_registered_callbacks(account))
-
-    async def update_callback(
-        self, account: str, body: FotaV2CallbackRegistrationRequest | Mapping[str, Any]
-    ) -> FotaV2CallbackRegistrationResult:
-        """Replace the registered URL; see `SoftwareManagementCallbacksV2Controller`."""
-        return await self._call(operations.update_callback(account, body, allow_http=self._allow_http))
-
-    async def register_callback(
-        self, account: str, body: FotaV2CallbackRegistrationRequest | Mapping[str, Any]
-    ) -> FotaV2CallbackRegistrationResult:
-        """Register a URL, in place of any other; see `SoftwareManagementCallbacksV2Controller`."""
-        return await self._call(operations.register_callback(account, body, allow_http=self._allow_http))
-
-    async def deregister_callback(self, account: str) -> FotaV2SuccessResult:
-        """Remove the registered URL; see `SoftwareManagementCallbacksV2Controller`."""
-        return await self._call(operations.deregister_callback(account))
-
-
-class CampaignsV2Controller:
-    """Schedule and read campaigns, as plain decoded objects.
-
-    Source: official SDK, ``CampaignsV2Controller`` (documented).
-    """
-
-    def __init__(self, call: _Caller) -> None:
-        self._call = call
-
-    def schedule_campaign_firmware_upgrade(self, account: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    def schedule_campaign_firmware_upgrade(
+        self, account: str, body: Mapping[str, Any], **options: Unpack[CallOptions]
+    ) -> Document:
         """Schedule a campaign. Doing it twice makes two, so it is not repeated once it may have been received.
 
         Args:
             account: The billing account's name.
             body: The campaign, in the provider's spelling.
+            options: What this call sets for itself, see `CallOptions`.
 
         Returns:
             The campaign, with its ``id``.
@@ -198,14 +243,15 @@ class CampaignsV2Controller:
 
         Source: "Schedule an upgrade V2" (documented).
         """
-        return self._call(operations.schedule_campaign_firmware_upgrade(account, body))
+        return self._call(operations.schedule_campaign_firmware_upgrade(account, body), options, raw=self._raw)
 
-    def get_campaign_information(self, account: str, campaign_id: str) -> dict[str, Any]:
+    def get_campaign_information(self, account: str, campaign_id: str, **options: Unpack[CallOptions]) -> Document:
         """Read a campaign.
 
         Args:
             account: The billing account's name.
             campaign_id: What scheduling returned as ``id``.
+            options: What this call sets for itself, see `CallOptions`.
 
         Raises:
             FotaV2ResultException: ThingSpace answered 400.
@@ -213,42 +259,40 @@ class CampaignsV2Controller:
 
         Source: "Get upgrade information V2" (documented).
         """
-        return self._call(operations.get_campaign_information(account, campaign_id))
+        return self._call(operations.get_campaign_information(account, campaign_id), options, raw=self._raw)
 
 
-class AsyncCampaignsV2Controller:
-    """Schedule and read campaigns in asyncio; see `CampaignsV2Controller`."""
-
-    def __init__(self, call: _AsyncCaller) -> None:
-        self._call = call
-
-    async def schedule_campaign_firmware_upgrade(self, account: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Schedule a campaign; see `CampaignsV2Controller`."""
-        return await self._call(operations.schedule_campaign_firmware_upgrade(account, body))
-
-    async def get_campaign_information(self, account: str, campaign_id: str) -> dict[str, Any]:
-        """Read a campaign; see `CampaignsV2Controller`."""
-        return await self._call(operations.get_campaign_information(account, campaign_id))
+class CampaignsV2WithRawResponse(_Campaigns[RawResponse[dict[str, Any]]]):
+    """Make the same calls, and return the answer's status, headers and cost beside the result."""
 
 
-class SoftwareManagementReportsV2Controller:
-    """Read what became of devices, as plain decoded objects.
+class CampaignsV2Controller(_Campaigns[dict[str, Any]]):
+    """Schedule and read campaigns, as plain decoded objects.
 
-    Source: official SDK, ``SoftwareManagementReportsV2Controller`` (documented).
+    Source: official SDK, ``CampaignsV2Controller`` (documented).
     """
 
-    def __init__(self, call: _Caller) -> None:
+    @cached_property
+    def with_raw_response(self) -> CampaignsV2WithRawResponse:
+        """Return the same operations, each of which returns a `RawResponse`."""
+        return CampaignsV2WithRawResponse(self._call, raw=True)
+
+
+class _Reports(Generic[Document]):
+    def __init__(self, call: Caller, *, raw: bool = False) -> None:
         self._call = call
+        self._raw = raw
 
     def get_campaign_device_status(
-        self, account: str, campaign_id: str, last_seen_device_id: str | None = None
-    ) -> dict[str, Any]:
+        self, account: str, campaign_id: str, last_seen_device_id: str | None = None, **options: Unpack[CallOptions]
+    ) -> Document:
         """Read one page of the devices' states in a campaign.
 
         Args:
             account: The billing account's name.
             campaign_id: What scheduling returned as ``id``.
             last_seen_device_id: The page before's ``lastSeenDeviceId``, while it said ``hasMoreData``.
+            options: What this call sets for itself, see `CallOptions`.
 
         Raises:
             FotaV2ResultException: ThingSpace answered 400.
@@ -256,17 +300,22 @@ class SoftwareManagementReportsV2Controller:
 
         Source: official SDK (documented); a page holds up to 1,000 devices.
         """
-        return self._call(operations.get_campaign_device_status(account, campaign_id, last_seen_device_id))
+        return self._call(
+            operations.get_campaign_device_status(account, campaign_id, last_seen_device_id), options, raw=self._raw
+        )
 
 
-class AsyncSoftwareManagementReportsV2Controller:
-    """Read what became of devices in asyncio; see `SoftwareManagementReportsV2Controller`."""
+class SoftwareManagementReportsV2WithRawResponse(_Reports[RawResponse[dict[str, Any]]]):
+    """Make the same calls, and return the answer's status, headers and cost beside the result."""
 
-    def __init__(self, call: _AsyncCaller) -> None:
-        self._call = call
 
-    async def get_campaign_device_status(
-        self, account: str, campaign_id: str, last_seen_device_id: str | None = None
-    ) -> dict[str, Any]:
-        """Read one page of the devices' states; see `SoftwareManagementReportsV2Controller`."""
-        return await self._call(operations.get_campaign_device_status(account, campaign_id, last_seen_device_id))
+class SoftwareManagementReportsV2Controller(_Reports[dict[str, Any]]):
+    """Read what became of devices, as plain decoded objects.
+
+    Source: official SDK, ``SoftwareManagementReportsV2Controller`` (documented).
+    """
+
+    @cached_property
+    def with_raw_response(self) -> SoftwareManagementReportsV2WithRawResponse:
+        """Return the same operations, each of which returns a `RawResponse`."""
+        return SoftwareManagementReportsV2WithRawResponse(self._call, raw=True)

@@ -33,15 +33,29 @@ class Clock(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """Hold one HTTP request; `repr` shows neither headers nor body."""
+    """Hold one HTTP request; `repr` shows neither headers nor body.
+
+    Args:
+        method: The HTTP verb.
+        root: The URL's beginning, without a trailing slash.
+        path: The rest of it, percent-encoded.
+        headers: The headers, without ``Host`` and ``Content-Length``.
+        body: The body.
+    """
 
     method: str
-    url: str
+    root: str
+    path: str
     headers: dict[str, str]
     body: bytes | None
 
     def __repr__(self) -> str:
         return f"Request({self.method} {self.url})"
+
+    @property
+    def url(self) -> str:
+        """Return the whole URL."""
+        return self.root + self.path
 
 
 class Send(msgspec.Struct, frozen=True):

@@ -1,50 +1,38 @@
-"""One call from beginning to end, without I/O: authenticate, send, classify, wait, replay, parse.
+"""One call from beginning to end, without I/O: authenticate, send, classify, wait, read back, replay, parse.
 
 A flow is a generator that yields effects (send this, wait so long, wait for that flight) and receives what became of
-them. Two small drivers in `transport` carry the effects out, one for threads and one for asyncio, and a test can be a
-third one, with a clock of its own.
+them. Two small drivers carry the effects out, one for threads and one for asyncio, and a test can be a third one,
+with a clock of its own.
 """
 
 from __future__ import annotations
 
 import base64
-import copy
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from upcall.client import failures, operations
+from upcall.client import failures
 from upcall.client.answers import Answer, Complaint, UnreadableError, read_complaint
-from upcall.client.auth import SESSION_IDLE_SECONDS, Flight, Seat, Token, TokenSlot
-from upcall.client.effects import Clock, Do, Flow, Join, Launch, Reply, Request, Send, Wait
+from upcall.client.authenticator import Authenticator
+from upcall.client.effects import Clock, Flow, Reply, Request, Send, Wait
+from upcall.client.events import CallEvent, EventHook, EventKind, Observer
 from upcall.client.failures import Failure, Tally
-from upcall.client.latch import Claim, LoginLatch, Refusal, Verdict
 from upcall.client.operations import Auth, Call, Operation
-from upcall.client.retry import RETRY_STATUSES, RetryPolicy, retry_after_seconds
-from upcall.errors import LoginLatchedError, SettingsError, ThingSpaceError
+from upcall.client.retry import RETRY_STATUSES, retry_after_seconds
+from upcall.client.tokenstore import BEARER, SESSION
+from upcall.client.trip import Limits, Trip
+from upcall.errors import SettingsError, ThingSpaceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable
 
+    from upcall.client.auth import Token
+    from upcall.client.latch import LoginLatch
+    from upcall.client.tokenstore import TokenStore
     from upcall.settings import Credentials
 
 __all__ = ["Exchange"]
 
 T = TypeVar("T")
-
-_SHORTEST_TIMEOUT: Final = 1.0
-"""A request that is sent at the end of its budget is still given a second: a write cut short is the worst outcome."""
-_LOGIN_POLL_SECONDS: Final = 0.1
-_BEARER, _SESSION = "bearer", "session"
-
-
-class _Trip:
-    """Count what one call spends."""
-
-    def __init__(self, started: float) -> None:
-        self.started = started
-        self.attempts = 0
-        self.retries = 0
-        self.replayed: set[str] = set()
 
 
 class Exchange:
@@ -53,11 +41,12 @@ class Exchange:
     Args:
         base_url: The provider's root.
         credentials: Who calls.
-        policy: When to try again.
-        timeout_seconds: How long one request may take.
+        limits: What a call may spend.
         latch: Counts refused logins.
         clock: Where time and chance come from.
         user_agent: What we call ourselves.
+        token_store: Keeps tokens on disk, None where they are not kept.
+        event_hooks: Whom to tell what happens, beside the log.
     """
 
     def __init__(
@@ -65,52 +54,63 @@ class Exchange:
         *,
         base_url: str,
         credentials: Credentials,
-        policy: RetryPolicy,
-        timeout_seconds: float,
+        limits: Limits,
         latch: LoginLatch,
         clock: Clock,
         user_agent: str,
+        token_store: TokenStore | None = None,
+        event_hooks: Iterable[EventHook] = (),
     ) -> None:
         self.base_url = base_url
         self.credentials = credentials
-        self.policy = policy
-        self.timeout_seconds = timeout_seconds
-        self.latch = latch
+        self.limits = limits
         self.clock = clock
         self.user_agent = user_agent
-        self.bearer = TokenSlot()
-        self.session = TokenSlot(max_idle_seconds=SESSION_IDLE_SECONDS, fixed=credentials.session_token)
+        self.auth = Authenticator(self, latch, token_store)
+        self._observer = Observer(event_hooks, self._secrets)
 
     # --- A call ------------------------------------------------------------------------------------------------------
 
-    def run(self, call: Call[T], *, started: float | None = None) -> Flow[Reply[T]]:
+    def run(self, call: Call[T], *, limits: Limits | None = None, trip: Trip | None = None) -> Flow[Reply[T]]:
         """Make one call.
 
         Args:
             call: What to do.
-            started: When the call began for which this one is made: both share one budget.
+            limits: What it may spend, None for the client's.
+            trip: Where to count it, for a call that is made on behalf of another: both share one budget.
 
         Raises:
             ThingSpaceError: It did not succeed.
             SettingsError: Credentials are missing.
         """
-        self._require(call.operation.auth)
-        trip = _Trip(self.clock.monotonic() if started is None else started)
+        operation = call.operation
+        self._require(operation.auth)
+        if trip is None:
+            trip = Trip(limits or self.limits, self.clock.monotonic())
         while True:
-            bearer, session = yield from self._tokens(call.operation.auth, trip)
+            bearer, session = yield from self.auth.tokens(operation.auth, trip)
             trip.attempts += 1
+            request = self._request(call, bearer, session)
+            self.tell("sent", call, trip, headers=request.headers)
             sent_at = self.clock.monotonic()
-            outcome = yield Send(self._request(call, bearer, session), self._timeout(trip))
-            if isinstance(outcome, Answer) and self._is_reply(call.operation, outcome):
-                self.session.touch(session, sent_at)
-                return self._reply(call.operation, outcome, trip)
-            if isinstance(outcome, Answer) and self._drop_refused(call.operation, outcome, trip, bearer, session):
-                continue
-            wait = self._wait_before_retry(call.operation, outcome, trip)
+            outcome = yield Send(request, trip.timeout(sent_at))
+            self._tell_outcome(call, trip, outcome)
+            if isinstance(outcome, Answer):
+                if self._is_reply(operation, outcome):
+                    yield from self.auth.used(session, sent_at)
+                    return self._reply(call, outcome, trip)
+                if (yield from self._drop_refused(call, outcome, trip, bearer, session)):
+                    continue
+            wait = self._wait_before_retry(operation, outcome, trip)
             if wait is None:
-                raise self._error(call.operation, outcome, trip)
+                raise self._error(operation, outcome, trip)
             trip.retries += 1
+            self.tell("waiting", call, trip, reason=_reason(outcome), wait_seconds=wait)
             yield Wait(wait)
+            if call.read_back is not None and _is_ambiguous(outcome):
+                settled = yield from self._read_back(call, trip)
+                if settled is not None:
+                    return settled
 
     def log_in(self) -> Flow[None]:
         """Fetch both tokens, unless good ones are held.
@@ -120,15 +120,69 @@ class Exchange:
             SettingsError: Credentials are missing.
         """
         self._require(Auth.BOTH)
-        yield from self._tokens(Auth.BOTH, _Trip(self.clock.monotonic()))
+        yield from self.auth.tokens(Auth.BOTH, Trip(self.limits, self.clock.monotonic()))
 
     def log_out(self) -> Flow[None]:
-        """End the session that this client began, if there is one; a fixed session token is left alone."""
-        session = self.session.peek()
-        if session is None or self.session.is_fixed:
+        """End the session that is held, if there is one; a fixed session token is left alone."""
+        yield from self.auth.end_session()
+
+    def tally(self, trip: Trip, outcome: Answer | Failure | None = None) -> Tally:
+        """Sum up what a failed call cost."""
+        elapsed = self.clock.monotonic() - trip.started
+        retry_after = _retry_after(outcome, self.clock.wall()) if isinstance(outcome, Answer) else 0.0
+        return Tally(
+            base_url=self.base_url,
+            attempts=trip.attempts,
+            elapsed_seconds=elapsed,
+            secrets=self._secrets(),
+            retry_after_seconds=retry_after or None,
+            left_seconds=trip.limits.policy.max_elapsed_seconds - elapsed,
+        )
+
+    def tell(
+        self,
+        kind: EventKind,
+        call: Call[Any],
+        trip: Trip,
+        *,
+        headers: dict[str, str] | None = None,
+        status: int | None = None,
+        request_id: str | None = None,
+        reason: str | None = None,
+        wait_seconds: float | None = None,
+    ) -> None:
+        """Tell the log and the hooks what happens to a call; secrets in what is told are blanked."""
+        if not self._observer.wants(kind):
             return
-        yield from self.run(operations.log_out())
-        self.session.drop(session.value)
+        self._observer.tell(
+            CallEvent(
+                kind=kind,
+                operation=call.operation.name,
+                method=call.operation.method,
+                url=self._root(call.operation) + call.path.partition("?")[0],
+                attempt=trip.attempts,
+                status=status,
+                request_id=self._observer.scrub(request_id) if request_id else None,
+                headers=self._observer.headers(headers) if headers else {},
+                reason=self._observer.scrub(reason) if reason else None,
+                wait_seconds=wait_seconds,
+                elapsed_seconds=self.clock.monotonic() - trip.started,
+            )
+        )
+
+    def _tell_outcome(self, call: Call[Any], trip: Trip, outcome: Answer | Failure) -> None:
+        if isinstance(outcome, Failure):
+            self.tell("lost", call, trip, reason=outcome.reason)
+        elif self._observer.wants("answered"):
+            self.tell(
+                "answered",
+                call,
+                trip,
+                headers=outcome.headers,
+                status=outcome.status,
+                request_id=outcome.request_id,
+                reason=outcome.flaw,
+            )
 
     def _require(self, auth: Auth) -> None:
         if auth is Auth.NONE:
@@ -145,52 +199,88 @@ class Exchange:
         if unusable:
             raise SettingsError(f"{', '.join(unusable)} cannot be sent: it holds characters that no request can carry.")
 
-    def _request(self, call: Call[Any], bearer: str | None, session: str | None) -> Request:
+    def _request(self, call: Call[Any], bearer: Token | None, session: Token | None) -> Request:
         headers = {"Accept": "application/json", "User-Agent": self.user_agent}
         if call.body is not None:
             headers["Content-Type"] = call.content_type
         if call.operation.auth is Auth.BASIC:
-            pair = f"{self.credentials.client_id}:{self.credentials.client_secret}"
-            headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+            headers["Authorization"] = f"Basic {self._basic()}"
         if bearer is not None:
-            headers["Authorization"] = f"Bearer {bearer}"
+            headers["Authorization"] = f"Bearer {bearer.value}"
         if session is not None:
-            headers["VZ-M2M-Token"] = session
-        root = self.base_url.removesuffix("/api") if call.operation.at_root else self.base_url
-        return Request(method=call.operation.method, url=f"{root}{call.path}", headers=headers, body=call.body)
+            headers["VZ-M2M-Token"] = session.value
+        return Request(
+            method=call.operation.method,
+            root=self._root(call.operation),
+            path=call.path,
+            headers=headers,
+            body=call.body,
+        )
+
+    def _root(self, operation: Operation[Any]) -> str:
+        return self.base_url.removesuffix("/api") if operation.at_root else self.base_url
+
+    def _basic(self) -> str:
+        return base64.b64encode(f"{self.credentials.client_id}:{self.credentials.client_secret}".encode()).decode()
+
+    def _secrets(self) -> tuple[str, ...]:
+        """Return what no text may show, the longer ones first: one may be part of another."""
+        own = self.credentials
+        known = {own.client_secret, own.password, own.session_token, *self.auth.held}
+        if own.client_id and own.client_secret:
+            known.add(self._basic())
+        return tuple(sorted((secret for secret in known if secret), key=len, reverse=True))
 
     def _is_reply(self, operation: Operation[Any], answer: Answer) -> bool:
         """Tell whether an answer is to be read: one that was cut off is like none where asking again is safe."""
         return operation.accepts(answer) and not (answer.flaw == "cut" and operation.retry_safe)
 
-    def _reply(self, operation: Operation[T], answer: Answer, trip: _Trip) -> Reply[T]:
-        tally = self._tally(trip)
+    def _reply(self, call: Call[T], answer: Answer, trip: Trip) -> Reply[T]:
+        operation = call.operation
         if answer.flaw is not None:
-            raise failures.undecodable(operation, answer, "", tally)
+            raise failures.undecodable(operation, answer, "", self.tally(trip))
         try:
             parsed = operation.read(answer)
         except UnreadableError as error:
-            raise failures.undecodable(operation, answer, str(error), tally) from None
-        return Reply(parsed=parsed, answer=answer, attempts=tally.attempts, elapsed_seconds=tally.elapsed_seconds)
+            raise failures.undecodable(operation, answer, str(error), self.tally(trip)) from None
+        if trip.read_back and call.read_back is not None:
+            parsed = call.read_back.mark(parsed)
+        return self._made(parsed, answer, trip)
+
+    def _made(self, parsed: T, answer: Answer, trip: Trip) -> Reply[T]:
+        elapsed = self.clock.monotonic() - trip.started
+        return Reply(parsed=parsed, answer=answer, attempts=trip.attempts, elapsed_seconds=elapsed)
 
     # --- What to do after an answer that is no result -----------------------------------------------------------------
 
+    def _read_back(self, call: Call[T], trip: Trip) -> Flow[Reply[T] | None]:
+        """Find out whether a write was carried out whose answer was lost; None where it was not."""
+        read_back = call.read_back
+        assert read_back is not None
+        trip.read_back = True
+        self.tell("read_back", call, trip)
+        try:
+            reply = yield from self.run(read_back.call, trip=trip.part())
+        except ThingSpaceError as error:
+            raise failures.unconfirmed(call.operation, error, self.tally(trip)) from None
+        settled = read_back.settle(reply.parsed)
+        return None if settled is None else self._made(settled, reply.answer, trip)
+
     def _drop_refused(
-        self, operation: Operation[Any], answer: Answer, trip: _Trip, bearer: str | None, session: str | None
-    ) -> bool:
+        self, call: Call[Any], answer: Answer, trip: Trip, bearer: Token | None, session: Token | None
+    ) -> Flow[bool]:
         """Drop the token that an answer refuses, and tell whether the request is worth sending again."""
-        for name in _suspects(operation, answer):
-            replaceable = name == _BEARER or not self.session.is_fixed
-            if replaceable and name not in trip.replayed:
-                trip.replayed.add(name)
-                if name == _BEARER:
-                    self.bearer.drop(bearer)
-                else:
-                    self.session.drop(session)
+        for kind in _suspects(call.operation, answer):
+            if kind in trip.replayed:
+                continue
+            dropped = yield from self.auth.drop(kind, bearer if kind == BEARER else session)
+            if dropped:
+                trip.replayed |= {kind}
+                self.tell("token_dropped", call, trip, status=answer.status, reason=f"{kind} token")
                 return True
         return False
 
-    def _wait_before_retry(self, operation: Operation[Any], outcome: Answer | Failure, trip: _Trip) -> float | None:
+    def _wait_before_retry(self, operation: Operation[Any], outcome: Answer | Failure, trip: Trip) -> float | None:
         retry_after = 0.0
         if isinstance(outcome, Failure):
             if outcome.permanent or (outcome.sent and not operation.retry_safe):
@@ -198,129 +288,34 @@ class Exchange:
         else:
             if not operation.retry_safe or not (outcome.status in RETRY_STATUSES or outcome.flaw == "cut"):
                 return None
-            retry_after = retry_after_seconds(outcome.headers.get("retry-after"), wall_now=self.clock.wall())
-        return self.policy.wait_seconds(
+            retry_after = _retry_after(outcome, self.clock.wall())
+        return trip.limits.policy.wait_seconds(
             retries=trip.retries,
-            elapsed_seconds=self._elapsed(trip),
+            elapsed_seconds=self.clock.monotonic() - trip.started,
             chance=self.clock.chance(),
             retry_after=retry_after,
         )
 
-    def _error(self, operation: Operation[Any], outcome: Answer | Failure, trip: _Trip) -> ThingSpaceError:
-        tally = self._tally(trip)
+    def _error(self, operation: Operation[Any], outcome: Answer | Failure, trip: Trip) -> ThingSpaceError:
+        tally = self.tally(trip, outcome)
         if isinstance(outcome, Failure):
             return failures.unreached(operation, outcome, tally)
         if operation.accepts(outcome):
             return failures.undecodable(operation, outcome, "", tally)
-        return failures.answered(operation, outcome, tally, fixed_session=self.session.is_fixed)
-
-    def _elapsed(self, trip: _Trip) -> float:
-        return self.clock.monotonic() - trip.started
-
-    def _left(self, trip: _Trip) -> float:
-        return max(_SHORTEST_TIMEOUT, self.policy.max_elapsed_seconds - self._elapsed(trip))
-
-    def _timeout(self, trip: _Trip) -> float:
-        return min(self.timeout_seconds, self._left(trip))
-
-    def _tally(self, trip: _Trip) -> Tally:
-        held = [token.value for token in (self.bearer.peek(), self.session.peek()) if token is not None]
-        known = (self.credentials.client_secret, self.credentials.password, self.credentials.session_token, *held)
-        return Tally(
-            base_url=self.base_url,
-            attempts=trip.attempts,
-            elapsed_seconds=self._elapsed(trip),
-            secrets=tuple(secret for secret in known if secret),
-        )
-
-    # --- The two tokens ----------------------------------------------------------------------------------------------
-
-    def _tokens(self, auth: Auth, trip: _Trip) -> Flow[tuple[str | None, str | None]]:
-        if auth in {Auth.NONE, Auth.BASIC}:
-            return None, None
-        bearer = yield from self._token(self.bearer, self._fetch_bearer, trip)
-        if auth is Auth.BEARER:
-            return bearer, None
-        session = yield from self._token(self.session, self._fetch_session, trip)
-        # A login takes time, in which the bearer token may have been refused and replaced.
-        held = self.bearer.peek()
-        return held.value if held is not None else bearer, session
-
-    def _token(self, slot: TokenSlot, fetch: Callable[[Flight, float], Flow[None]], trip: _Trip) -> Flow[str]:
-        """Take the token of a slot, fetching it or waiting for whoever does."""
-        while True:
-            seat = slot.take(self.clock.monotonic())
-            if isinstance(seat, Token):
-                return seat.value
-            if seat.leads:
-                yield from _launch(slot, seat.flight, fetch(seat.flight, trip.started))
-            outcome = yield Join(seat.flight, self._left(trip))
-            if isinstance(outcome, Token):
-                return outcome.value
-            if outcome is not None:
-                raise self._shared(outcome, seat, trip)
-
-    def _shared(self, outcome: Exception, seat: Seat, trip: _Trip) -> Exception:
-        if isinstance(outcome, TimeoutError):
-            waiting = Failure(reason="the login that another call began has not ended", sent=False)
-            return failures.unreached(operations.log_in("", "").operation, waiting, self._tally(trip))
-        # Everybody who waits raises an error of his own: a traceback belongs to one thread.
-        return outcome if seat.leads else copy.copy(outcome)
-
-    def _fetch_bearer(self, flight: Flight, started: float) -> Flow[None]:
-        asked_at = self.clock.monotonic()
-        reply = yield from self.run(operations.request_token(), started=started)
-        issued = reply.parsed
-        self.bearer.land(flight, issued.value, asked_at=asked_at, lifetime_seconds=issued.lifetime_seconds)
-
-    def _fetch_session(self, flight: Flight, started: float) -> Flow[None]:
-        trip = _Trip(started)
-        username, password = self.credentials.username or "", self.credentials.password or ""
-        # The bearer token first: a login is claimed for as long as it takes, and no longer.
-        yield from self._token(self.bearer, self._fetch_bearer, trip)
-        claim = yield from self._claim_login(username, password, trip)
-        asked_at = self.clock.monotonic()
-        try:
-            reply = yield from self.run(operations.log_in(username, password), started=started)
-        except BaseException:
-            self.latch.release(claim)
-            raise
-        if reply.parsed is None:
-            yield Do(partial(self.latch.refused, claim))
-            trip.attempts = reply.attempts
-            raise failures.login_refused(operations.log_in("", "").operation, reply.answer, self._tally(trip))
-        yield Do(partial(self.latch.succeeded, claim))
-        self.session.land(flight, reply.parsed, asked_at=asked_at)
-
-    def _claim_login(self, username: str, password: str, trip: _Trip) -> Flow[Claim]:
-        hold_seconds = self.policy.max_elapsed_seconds + self.timeout_seconds
-        while True:
-            claimed = yield Do(partial(self.latch.claim, self.base_url, username, password, hold_seconds=hold_seconds))
-            if isinstance(claimed, Claim):
-                return claimed
-            if claimed.verdict is not Verdict.BUSY:
-                raise _latched(claimed, self.base_url)
-            if self._elapsed(trip) >= self.policy.max_elapsed_seconds:
-                waiting = Failure(reason="another process is logging in, and has not ended", sent=False)
-                raise failures.unreached(operations.log_in("", "").operation, waiting, self._tally(trip))
-            yield Wait(_LOGIN_POLL_SECONDS * (0.5 + self.clock.chance()))
+        return failures.answered(operation, outcome, tally, fixed_session=self.auth.session.is_fixed)
 
 
-def _launch(slot: TokenSlot, flight: Flight, fetch: Flow[None]) -> Flow[None]:
-    """Send a flight on its way, and see to it that it ends: whoever waits for it must not wait for ever."""
-    ended = partial(slot.abandon, flight)
-    try:
-        yield Launch(_finish(slot, flight, fetch), ended)
-    except BaseException:
-        ended()
-        raise
+def _retry_after(answer: Answer, wall_now: float) -> float:
+    return retry_after_seconds(answer.headers.get("retry-after"), wall_now=wall_now)
 
 
-def _finish(slot: TokenSlot, flight: Flight, fetch: Flow[None]) -> Flow[None]:
-    try:
-        yield from fetch
-    except Exception as error:  # noqa: BLE001 - it is raised where the flight is joined
-        slot.fail(flight, error)
+def _is_ambiguous(outcome: Answer | Failure) -> bool:
+    """Tell whether a request may have been carried out without our knowing."""
+    return outcome.sent if isinstance(outcome, Failure) else outcome.flaw == "cut"
+
+
+def _reason(outcome: Answer | Failure) -> str:
+    return outcome.reason if isinstance(outcome, Failure) else f"status {outcome.status}"
 
 
 def _suspects(operation: Operation[Any], answer: Answer) -> tuple[str, ...]:
@@ -333,26 +328,14 @@ def _suspects(operation: Operation[Any], answer: Answer) -> tuple[str, ...]:
         return ()
     complaint = read_complaint(answer)
     if operation.auth is Auth.BEARER:
-        return (_BEARER,) if _refuses_bearer(answer, complaint) else ()
+        return (BEARER,) if _refuses_bearer(answer, complaint) else ()
     if complaint.names_session():
-        return (_SESSION,)
+        return (SESSION,)
     if _refuses_bearer(answer, complaint):
-        return (_BEARER,)
+        return (BEARER,)
     is_bare = complaint.shape in {"none", "xml"} and answer.status in {401, 403}
-    return (_SESSION, _BEARER) if is_bare else ()
+    return (SESSION, BEARER) if is_bare else ()
 
 
 def _refuses_bearer(answer: Answer, complaint: Complaint) -> bool:
     return answer.status == 401 and complaint.shape in {"fault", "oauth"}  # noqa: PLR2004
-
-
-def _latched(refusal: Refusal, base_url: str) -> LoginLatchedError:
-    if refusal.verdict is Verdict.UNKNOWN:
-        hint = f"The file {refusal.path} is damaged. To forget what it counted, run: upcall login --reset"
-    else:
-        hint = "Correct THINGSPACE_USERNAME and THINGSPACE_PASSWORD, then run: upcall login --reset"
-    return LoginLatchedError(
-        f"No login was sent to {base_url}: {refusal.verdict.value}, and five refusals lock the account there.",
-        hint=hint,
-        operation="login",
-    )

@@ -20,20 +20,19 @@ from upcall.errors import (
     ThingSpaceError,
     UndecodableAnswerError,
 )
-from upcall.redact import BLANK, mask_device, mask_url_token
+from upcall.redact import mask_device, mask_url_token, scrub
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from upcall.client.operations import Operation
 
-__all__ = ["Failure", "Tally", "answered", "login_refused", "scrub", "undecodable", "unreached"]
+__all__ = ["Failure", "Tally", "answered", "login_refused", "unconfirmed", "undecodable", "unreached"]
 
 E = TypeVar("E", bound=ThingSpaceError)
 
 _URL: Final = re.compile(r"https?://[^\s\"'<>]+")
 _LONG_NUMBER: Final = re.compile(r"\d{10,}")
-_MIN_SECRET: Final = 4
 _MAX_SHOWN: Final = 200
 _FLAWS: Final = {
     "cut": "was cut off",
@@ -42,6 +41,7 @@ _FLAWS: Final = {
 }
 _REFUSED: Final = frozenset({401, 403})
 _BAD_REQUEST: Final = 400
+_UNSURE: Final = "It may have been carried out: read back what is there before you call again."
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,31 +66,25 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
         attempts: How many times the request was sent.
         elapsed_seconds: Since the call began.
         secrets: What no text may show.
+        retry_after_seconds: How long the provider asked to be left alone, where it did.
+        left_seconds: What is left of the budget.
     """
 
     base_url: str
     attempts: int
     elapsed_seconds: float
     secrets: tuple[str, ...] = ()
+    retry_after_seconds: float | None = None
+    left_seconds: float = 0.0
 
     def __repr__(self) -> str:
         return f"Tally(attempts={self.attempts}, elapsed_seconds={self.elapsed_seconds})"
 
 
-def scrub(text: str | None, secrets: Iterable[str]) -> str | None:
-    """Blank the secrets in a text of the provider's."""
-    if text is None:
-        return None
-    for secret in secrets:
-        if len(secret) >= _MIN_SECRET:
-            text = text.replace(secret, BLANK)
-    return text
-
-
 def unreached(operation: Operation[Any], failure: Failure, tally: Tally) -> ThingSpaceError:
     """Make the error of a request without an answer."""
     if failure.sent:
-        hint = "It may have been carried out." if operation.method != "GET" else None
+        hint = _UNSURE if operation.method != "GET" else None
         text = f"{operation.name} was sent to {tally.base_url} and not answered: {failure.reason}."
         return _fill(NoAnswerError(text, hint=hint), operation, tally)
     text = f"{operation.name} was not sent to {tally.base_url}: {failure.reason}."
@@ -107,10 +101,15 @@ def answered(
         kind = operation.bad_request
     if answer.status in _REFUSED or _is_refused_client(operation, complaint):
         kind = CredentialsError
-    error = kind(
-        _sentence(operation, answer, complaint, tally), hint=_hint(answer, complaint, operation, fixed_session)
-    )
+    hint = _wait_hint(tally) or _hint(answer, complaint, operation, fixed_session)
+    error = kind(_sentence(operation, answer, complaint, tally), hint=hint)
     return _fill(error, operation, tally, answer, complaint)
+
+
+def unconfirmed(operation: Operation[Any], problem: ThingSpaceError, tally: Tally) -> NoAnswerError:
+    """Make the error of a write without an answer, where reading back what is there failed too."""
+    text = f"{operation.name} was sent to {tally.base_url} and not answered, and could not be read back: {problem}"
+    return _fill(NoAnswerError(text, hint=_UNSURE), operation, tally)
 
 
 def login_refused(operation: Operation[Any], answer: Answer, tally: Tally) -> CredentialsError:
@@ -148,6 +147,14 @@ def _shown(text: str, secrets: Iterable[str]) -> str:
     return line if len(line) <= _MAX_SHOWN else f"{line[:_MAX_SHOWN]}…"
 
 
+def _wait_hint(tally: Tally) -> str | None:
+    asked = tally.retry_after_seconds
+    if asked is None or asked <= tally.left_seconds:
+        return None
+    left = max(0.0, tally.left_seconds)
+    return f"It asks to be left alone for {asked:.0f} s, and max_elapsed_seconds leaves {left:.0f} s: call again later."
+
+
 def _is_refused_client(operation: Operation[Any], complaint: Complaint) -> bool:
     return operation.name == "request_token" and complaint.code in {"invalid_client", "unauthorized_client"}
 
@@ -179,6 +186,7 @@ def _fill(
     error.operation = operation.name
     error.attempts = tally.attempts
     error.elapsed_seconds = tally.elapsed_seconds
+    error.retry_after_seconds = tally.retry_after_seconds
     if answer is not None:
         error.status_code = answer.status
         error.request_id = scrub(answer.request_id, tally.secrets)

@@ -2,35 +2,33 @@
 
 Five refusals in a row lock the account at the provider until its support unlocks it. So refusals are counted for
 each base URL and user name: one a password and two in all; after that every login is refused here. Before a login
-is sent it is claimed, so that ten processes that start together do not spend ten refusals at once.
+is sent it is claimed, so that ten processes that start together do not spend ten refusals at once. A login that got
+no answer may have been refused: it counts like a refusal of that user name, unless its password was accepted before.
 
 Source: "Start connectivity management session", five consecutive failures lock the record (documented).
 """
 
 from __future__ import annotations
 
-import contextlib
 import enum
-import fcntl
 import hashlib
 import os
 import secrets
-import threading
 import time
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from upcall.client.statefile import DamagedError, StateFile, fingerprint
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 __all__ = ["MAX_REFUSALS", "Claim", "Entry", "LatchState", "LoginLatch", "Pending", "Refusal", "Verdict", "decide"]
 
 MAX_REFUSALS: Final = 2
 """How many of the provider's five we spend on one user name."""
-
-_FINGERPRINT_ROUNDS: Final = 100_000
 
 
 class Verdict(enum.Enum):
@@ -40,6 +38,7 @@ class Verdict(enum.Enum):
     BUSY = "another login of this user is on its way"
     SAME_PASSWORD = "the provider refused this user name with this password before"  # noqa: S105 - a sentence
     TWICE = "the provider refused this user name twice"
+    UNANSWERED = "logins of this user name got no answer, and may have been refused"
     UNKNOWN = "the count of refused logins cannot be read"
 
 
@@ -65,10 +64,14 @@ class Entry(msgspec.Struct, frozen=True):
     Args:
         refused: The fingerprint of each refused password, one for each refusal.
         pending: The logins on their way.
+        unanswered: How many logins got no answer since the last one that did.
+        accepted: The fingerprint of the password that the provider accepted last.
     """
 
     refused: tuple[str, ...] = ()
     pending: tuple[Pending, ...] = ()
+    unanswered: int = 0
+    accepted: str | None = None
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -102,12 +105,14 @@ class LatchState(msgspec.Struct, frozen=True):
 
     Args:
         refusals: How many logins were refused since the last one that was not.
+        unanswered: How many got no answer, and may have been refused.
         latched: Whether the next login would be refused here.
         reason: Why, None where it would not.
         path: The file that holds the count.
     """
 
     refusals: int
+    unanswered: int
     latched: bool
     reason: str | None
     path: str
@@ -120,28 +125,26 @@ class _Count(msgspec.Struct, frozen=True):
     entries: dict[str, Entry] = msgspec.field(default_factory=dict)
 
 
-class _CorruptError(Exception):
-    pass
-
-
-def decide(entry: Entry, fingerprint: str | None, *, is_alive: Callable[[Pending], bool]) -> Verdict:
+def decide(entry: Entry, password: str | None, *, is_alive: Callable[[Pending], bool]) -> Verdict:
     """Decide whether a login may be sent.
 
     Args:
         entry: What is known.
-        fingerprint: Of the password that it would send, None for any.
+        password: The fingerprint of the password that it would send, None for any.
         is_alive: Tells whether a claimed login can still be on its way.
     """
-    if fingerprint in entry.refused:
+    if password in entry.refused:
         return Verdict.SAME_PASSWORD
     if len(entry.refused) >= MAX_REFUSALS:
         return Verdict.TWICE
+    spent = len(entry.refused) + entry.unanswered
+    if spent >= MAX_REFUSALS:
+        return Verdict.UNANSWERED
     alive = [pending for pending in entry.pending if is_alive(pending)]
-    is_sent = any(pending.fingerprint == fingerprint for pending in alive)
-    return Verdict.BUSY if is_sent or len(entry.refused) + len(alive) >= MAX_REFUSALS else Verdict.FREE
+    is_sent = any(pending.fingerprint == password for pending in alive)
+    return Verdict.BUSY if is_sent or spent + len(alive) >= MAX_REFUSALS else Verdict.FREE
 
 
-_process_lock = threading.Lock()
 _held_claims: set[str] = set()
 _counted_in_memory: dict[str, _Count] = {}
 """The counts of state directories that cannot be written: they end with the process, which is better than none."""
@@ -155,8 +158,13 @@ class LoginLatch:
     """
 
     def __init__(self, state_dir: Path) -> None:
-        self.path = state_dir / "login-latch.json"
+        self._file = StateFile(state_dir / "login-latch.json")
         self._known: tuple[str, str, str] | None = None
+
+    @property
+    def path(self) -> Path:
+        """Return the file that holds the count."""
+        return self._file.path
 
     def claim(self, base_url: str, username: str, password: str, *, hold_seconds: float) -> Claim | Refusal:
         """Claim the right to send a login, right before it is sent.
@@ -168,33 +176,47 @@ class LoginLatch:
             hold_seconds: After how long the login is over in any case.
         """
         key, claim_id = _key(base_url, username), secrets.token_hex(8)
-        with self._locked():
+        with self._file.locked():
             try:
                 count = self._load()
-            except _CorruptError:
+            except DamagedError:
                 return Refusal(Verdict.UNKNOWN, str(self.path))
-            fingerprint = self._fingerprint(count.salt, password)
+            mark = self._fingerprint(count.salt, password)
             entry = count.entries.get(key, Entry())
-            verdict = decide(entry, fingerprint, is_alive=_is_alive)
+            verdict = decide(entry, mark, is_alive=_is_alive)
             if verdict is not Verdict.FREE:
                 return Refusal(verdict, str(self.path))
-            pending = Pending(claim_id, fingerprint, os.getpid(), time.time() + hold_seconds)
+            pending = Pending(claim_id, mark, os.getpid(), time.time() + hold_seconds)
             alive = tuple(other for other in entry.pending if _is_alive(other))
             _held_claims.add(claim_id)
-            self._save(count, key, Entry(entry.refused, (*alive, pending)))
-        return Claim(key, fingerprint, claim_id)
+            self._save(count, key, msgspec.structs.replace(entry, pending=(*alive, pending)))
+        return Claim(key, mark, claim_id)
 
     def succeeded(self, claim: Claim) -> None:
         """Note that the provider accepted the login, which forgets the refusals before it."""
-        self._end(claim, lambda _: ())
+        self._end(claim, lambda entry: Entry(pending=entry.pending, accepted=claim.fingerprint))
 
     def refused(self, claim: Claim) -> None:
         """Note that the provider refused the login, right after it did."""
-        self._end(claim, lambda refused: (*refused, claim.fingerprint))
+        self._end(
+            claim,
+            lambda entry: Entry((*entry.refused, claim.fingerprint), entry.pending, entry.unanswered, entry.accepted),
+        )
+
+    def unanswered(self, claim: Claim) -> None:
+        """Note that the login was sent and no answer came: where its password is not known to be good, it counts."""
+        self._end(
+            claim,
+            lambda entry: (
+                entry
+                if entry.accepted == claim.fingerprint
+                else msgspec.structs.replace(entry, unanswered=entry.unanswered + 1)
+            ),
+        )
 
     def release(self, claim: Claim) -> None:
         """Note that the provider neither accepted nor refused the login."""
-        self._end(claim, lambda refused: refused)
+        self._end(claim, lambda entry: entry)
 
     def reset(self, base_url: str, username: str | None) -> None:
         """Forget the refusals of one user name, or, where the file cannot be read, of all.
@@ -202,88 +224,58 @@ class LoginLatch:
         Raises:
             OSError: The file cannot be written.
         """
-        with self._locked():
+        with self._file.locked():
             _counted_in_memory.pop(str(self.path), None)
             try:
                 count = self._load()
-            except _CorruptError:
+            except DamagedError:
                 self.path.unlink(missing_ok=True)
                 return
             if self.path.exists():
                 key = _key(base_url, username or "")
-                self._write(_with(count, key, Entry()))
+                self._file.write(_with(count, key, Entry()))
 
     def state(self, base_url: str, username: str | None, password: str | None) -> LatchState:
         """Tell how the latch stands for a user name with a password."""
         try:
             count = self._load()
-        except _CorruptError:
-            return LatchState(0, latched=True, reason=Verdict.UNKNOWN.value, path=str(self.path))
+        except DamagedError:
+            return LatchState(0, 0, latched=True, reason=Verdict.UNKNOWN.value, path=str(self.path))
         entry = count.entries.get(_key(base_url, username or ""), Entry())
-        fingerprint = self._fingerprint(count.salt, password) if entry.refused and password else None
-        verdict = decide(Entry(entry.refused), fingerprint, is_alive=_is_alive)
+        mark = self._fingerprint(count.salt, password) if entry.refused and password else None
+        verdict = decide(msgspec.structs.replace(entry, pending=()), mark, is_alive=_is_alive)
         latched = verdict is not Verdict.FREE
-        return LatchState(len(entry.refused), latched, verdict.value if latched else None, str(self.path))
+        reason = verdict.value if latched else None
+        return LatchState(len(entry.refused), entry.unanswered, latched=latched, reason=reason, path=str(self.path))
 
-    def _end(self, claim: Claim, change: Callable[[tuple[str, ...]], tuple[str, ...]]) -> None:
-        with self._locked():
+    def _end(self, claim: Claim, change: Callable[[Entry], Entry]) -> None:
+        with self._file.locked():
             _held_claims.discard(claim.id)
             try:
                 count = self._load()
-            except _CorruptError:
+            except DamagedError:
                 return  # refuses every login as it is
             entry = count.entries.get(claim.key, Entry())
             pending = tuple(other for other in entry.pending if other.id != claim.id)
-            self._save(count, claim.key, Entry(change(entry.refused), pending))
+            self._save(count, claim.key, change(msgspec.structs.replace(entry, pending=pending)))
 
     def _fingerprint(self, salt: str, password: str) -> str:
-        """Tell passwords apart without keeping them: slow to guess at, and too short to prove a guess by."""
         if self._known is None or self._known[:2] != (salt, password):
-            secret = password.encode("utf-8", "surrogatepass")
-            digest = hashlib.pbkdf2_hmac("sha256", secret, salt.encode(), _FINGERPRINT_ROUNDS)
-            self._known = (salt, password, digest.hex()[:8])
+            self._known = (salt, password, fingerprint(salt, password))
         return self._known[2]
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Keep other threads and processes out of one read and write; where there is no file, only threads."""
-        with _process_lock, contextlib.ExitStack() as stack:
-            with contextlib.suppress(OSError):
-                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                stack.callback(os.close, lock)
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
     def _load(self) -> _Count:
         remembered = _counted_in_memory.get(str(self.path))
-        if remembered is not None:
-            return remembered
-        try:
-            return msgspec.json.decode(self.path.read_bytes(), type=_Count)
-        except (FileNotFoundError, NotADirectoryError):
-            return _Count(secrets.token_hex(16))
-        except (OSError, ValueError, RecursionError):  # msgspec's errors are ValueErrors
-            raise _CorruptError from None
+        return remembered or self._file.read(_Count) or _Count(secrets.token_hex(16))
 
     def _save(self, count: _Count, key: str, entry: Entry) -> None:
         changed = _with(count, key, entry)
         try:
-            self._write(changed)
+            self._file.write(changed)
         except OSError:
             _counted_in_memory[str(self.path)] = changed
         else:
             _counted_in_memory.pop(str(self.path), None)
-
-    def _write(self, count: _Count) -> None:
-        """Replace the file in one step: a reader sees the old count or the new one, also after a power loss."""
-        draft = self.path.with_suffix(f".{os.getpid()}.tmp")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(count))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self.path)
 
 
 def _with(count: _Count, key: str, entry: Entry) -> _Count:

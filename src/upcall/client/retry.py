@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 import msgspec
@@ -67,8 +65,13 @@ def retry_after_seconds(header: str | None, *, wall_now: float) -> float:
     Source: RFC 9110, section 10.2.3. That ThingSpace sends one is unknown.
     """
     text = (header or "").strip()
+    if not text:
+        return 0.0
     if text.isascii() and text.isdigit():
         return float(text)
+    from datetime import UTC  # noqa: PLC0415 - the date form is rare, and its parser takes long to load
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415
+
     try:
         moment = parsedate_to_datetime(text)
         if moment.tzinfo is None:  # "-0000" says UTC, and that the sender's own zone is unknown

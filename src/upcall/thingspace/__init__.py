@@ -1,42 +1,51 @@
-"""The provider's contract: pure values, no I/O."""
+"""The provider's contract: pure values, no I/O.
 
-from upcall.thingspace.accounts import check_account, check_callback_url, is_loopback_host
-from upcall.thingspace.callbacks import parse_callback, peek_account
-from upcall.thingspace.environments import (
-    CALLBACK_PORTS,
-    CALLBACK_SOURCES,
-    ENVIRONMENTS,
-    PRODUCTION,
-    DatedList,
-    Environment,
-)
-from upcall.thingspace.events import (
-    CALLBACK_KINDS,
-    AvailableSoftware,
-    CallbackEvent,
-    DeviceUpdate,
-    normalize_kind,
-)
-from upcall.thingspace.registration import (
-    CallbackSummary,
-    FotaV2CallbackRegistrationRequest,
-    FotaV2CallbackRegistrationResult,
-    FotaV2SuccessResult,
-)
-from upcall.thingspace.statuses import (
-    CampaignState,
-    DeviceState,
-    campaign_rank,
-    campaign_transitions,
-    device_rank,
-    device_transitions,
-    is_final_campaign,
-    is_final_device,
-    is_known_device_word,
-    normalize_campaign,
-    normalize_device,
-)
-from upcall.thingspace.times import ProviderTime, parse_time, text_of_micros
+A name is loaded at its first use: a client that checks an account does not pay for the parser of callbacks.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from upcall.thingspace.accounts import check_account, check_callback_url, is_loopback_host
+    from upcall.thingspace.callbacks import parse_callback, peek_account
+    from upcall.thingspace.environments import (
+        CALLBACK_PORTS,
+        CALLBACK_SOURCES,
+        ENVIRONMENTS,
+        PRODUCTION,
+        DatedList,
+        Environment,
+    )
+    from upcall.thingspace.events import (
+        CALLBACK_KINDS,
+        AvailableSoftware,
+        CallbackEvent,
+        DeviceUpdate,
+        normalize_kind,
+    )
+    from upcall.thingspace.registration import (
+        CallbackSummary,
+        FotaV2CallbackRegistrationRequest,
+        FotaV2CallbackRegistrationResult,
+        FotaV2SuccessResult,
+    )
+    from upcall.thingspace.statuses import (
+        CampaignState,
+        DeviceState,
+        campaign_rank,
+        campaign_transitions,
+        device_rank,
+        device_transitions,
+        is_final_campaign,
+        is_final_device,
+        is_known_device_word,
+        normalize_campaign,
+        normalize_device,
+    )
+    from upcall.thingspace.times import ProviderTime, parse_time, text_of_micros
 
 __all__ = [
     "CALLBACK_KINDS",
@@ -74,3 +83,68 @@ __all__ = [
     "peek_account",
     "text_of_micros",
 ]
+
+_MODULES = {
+    "accounts": (
+        "check_account",
+        "check_callback_url",
+        "is_loopback_host",
+    ),
+    "callbacks": (
+        "parse_callback",
+        "peek_account",
+    ),
+    "environments": (
+        "CALLBACK_PORTS",
+        "CALLBACK_SOURCES",
+        "ENVIRONMENTS",
+        "PRODUCTION",
+        "DatedList",
+        "Environment",
+    ),
+    "events": (
+        "CALLBACK_KINDS",
+        "AvailableSoftware",
+        "CallbackEvent",
+        "DeviceUpdate",
+        "normalize_kind",
+    ),
+    "registration": (
+        "CallbackSummary",
+        "FotaV2CallbackRegistrationRequest",
+        "FotaV2CallbackRegistrationResult",
+        "FotaV2SuccessResult",
+    ),
+    "statuses": (
+        "CampaignState",
+        "DeviceState",
+        "campaign_rank",
+        "campaign_transitions",
+        "device_rank",
+        "device_transitions",
+        "is_final_campaign",
+        "is_final_device",
+        "is_known_device_word",
+        "normalize_campaign",
+        "normalize_device",
+    ),
+    "times": (
+        "ProviderTime",
+        "parse_time",
+        "text_of_micros",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module 'upcall.thingspace' has no attribute {name!r}")
+    value = getattr(import_module(f"upcall.thingspace.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -26,21 +26,23 @@ class FotaV2CallbackRegistrationRequest(msgspec.Struct, frozen=True, omit_defaul
     url: str
 
 
-class FotaV2CallbackRegistrationResult(msgspec.Struct, frozen=True):
+class FotaV2CallbackRegistrationResult(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True):
     """Hold the URL that ThingSpace says it registered.
 
     Args:
         url: The listener's URL.
         extra: Whatever else the answer held.
+        read_back: Whether an answer to this write was lost, and what is registered was read before going on.
 
     Source: official SDK, ``FotaV2CallbackRegistrationResult`` (documented).
     """
 
     url: str
     extra: dict[str, Any] = msgspec.field(default_factory=dict)
+    read_back: bool = False
 
 
-class CallbackSummary(msgspec.Struct, frozen=True):
+class CallbackSummary(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True):
     """Hold the URL that is registered for an account.
 
     Args:
@@ -54,15 +56,17 @@ class CallbackSummary(msgspec.Struct, frozen=True):
     extra: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-class FotaV2SuccessResult(msgspec.Struct, frozen=True):
+class FotaV2SuccessResult(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True):
     """Hold whether ThingSpace says that it did what was asked.
 
     Args:
         success: What the answer said.
         extra: Whatever else the answer held.
+        read_back: Whether an answer to this write was lost, and what is registered was read before going on.
 
     Source: official SDK, ``FotaV2SuccessResult`` (documented).
     """
 
     success: bool
     extra: dict[str, Any] = msgspec.field(default_factory=dict)
+    read_back: bool = False

@@ -16,6 +16,7 @@ from upcall.client.effects import Clock, Do, Join, Launch, Send, Wait
 from upcall.client.exchange import Exchange
 from upcall.client.latch import LoginLatch
 from upcall.client.retry import RetryPolicy
+from upcall.client.trip import Limits
 from upcall.settings import Credentials
 
 BASE_URL = "http://localhost/api"
@@ -167,8 +168,7 @@ class World:
         self.exchange = Exchange(
             base_url=BASE_URL,
             credentials=credentials,
-            policy=policy or RetryPolicy(),
-            timeout_seconds=30.0,
+            limits=Limits(policy=policy or RetryPolicy()),
             latch=latch or NoLatch(),
             clock=Clock(monotonic=lambda: self.now, wall=lambda: 1_700_000_000.0 + self.now, chance=chance),
             user_agent="upcall/test",
@@ -218,6 +218,9 @@ class NoLatch(LoginLatch):
 
     def release(self, claim):
         self.told.append("released")
+
+    def unanswered(self, claim):
+        self.told.append("unanswered")
 
 
 @pytest.fixture

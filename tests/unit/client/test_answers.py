@@ -195,9 +195,9 @@ class _Cut(httpx2.SyncByteStream):
 
 
 def test_an_answer_that_is_cut_off_is_asked_for_again(client, provider):
-    """Half a document of a call that is safe to repeat is repeated."""
+    """Half a document of a call that is safe to repeat is asked for again."""
     provider.script.append(lambda _: httpx2.Response(200, stream=_Cut()))
-    assert client.callbacks.register_callback(ACCOUNT, BODY).url == "https://host/x"
+    assert client.callbacks.list_registered_callbacks(ACCOUNT).url == "https://host/x"
     assert len(provider.calls) == 2
 
 
@@ -205,13 +205,13 @@ def test_an_answer_that_is_always_cut_off_keeps_its_status(client, provider):
     """When repeating does not help, the status that did come is in the error."""
     provider.script.extend([lambda _: httpx2.Response(201, stream=_Cut())] * 4)
     with pytest.raises(UndecodableAnswerError, match="cut off") as caught:
-        client.callbacks.register_callback(ACCOUNT, BODY)
+        client.callbacks.list_registered_callbacks(ACCOUNT)
     assert (caught.value.status_code, caught.value.attempts) == (201, 4)
 
 
 def test_a_body_larger_than_any_answer_is_not_read_to_its_end(client, provider, monkeypatch):
     """An endless body is cut at the cap."""
-    monkeypatch.setattr("upcall.client.transport.MAX_BODY_BYTES", 100)
+    monkeypatch.setattr("upcall.client.wire.MAX_BODY_BYTES", 100)
     provider.script.append((200, b"x" * 101))
     with pytest.raises(UndecodableAnswerError, match="larger than any answer"):
         client.callbacks.list_registered_callbacks(ACCOUNT)

@@ -167,7 +167,7 @@ def test_the_file_is_the_owners_and_holds_no_secret(latch):
 def test_a_damaged_file_stops_logins_and_says_what_to_do(make_client, provider, content):
     """A count that cannot be read may be two, so nothing is sent until it is reset."""
     client = make_client()
-    path = client._exchange.latch.path
+    path = client._latch.path
     path.parent.mkdir()
     path.write_bytes(content)
     with pytest.raises(LoginLatchedError, match=r"damaged.*upcall login --reset") as caught:

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upcall import AnsweredError, NoAnswerError, RequestNotSentError, ThingSpaceError
-from upcall.client import RetryPolicy, operations
+from upcall.client import operations
 from upcall.client.answers import Answer
 from upcall.client.failures import Failure
-from upcall.client.retry import RETRY_STATUSES, retry_after_seconds
+from upcall.client.retry import RETRY_STATUSES, RetryPolicy, retry_after_seconds
 
 ACCOUNT = "0000123456-00001"
 NOW = 1_700_000_000.0

@@ -16,7 +16,7 @@ import httpx2
 import pytest
 
 from upcall import AsyncThingSpaceClient, NoAnswerError, RequestNotSentError, ThingSpaceClient
-from upcall.client.transport import AsyncDriver
+from upcall.client.async_driver import AsyncDriver
 from upcall.errors import SettingsError
 from upcall.settings import Credentials
 
@@ -137,7 +137,7 @@ def test_silence_ends_at_the_timeout():
 def test_an_answer_in_drops_ends_at_the_timeout(make_client, provider, monkeypatch):
     """A body that trickles for ever is cut at the timeout, though each read is in time."""
     moments = iter(range(10_000))
-    monkeypatch.setattr("upcall.client.transport.time.monotonic", lambda: float(next(moments)))
+    monkeypatch.setattr("upcall.client.wire.time.monotonic", lambda: float(next(moments)))
     read = []
 
     def drip():
@@ -281,7 +281,7 @@ async def test_a_flight_that_does_not_end_costs_one_budget():
 
     from upcall.client.effects import Join
 
-    outcome = await AsyncDriver(base_url="http://localhost")._perform(Join(Future(), 0.001))
+    outcome = await AsyncDriver(lambda: None)._perform(Join(Future(), 0.001))
     assert isinstance(outcome, TimeoutError)
 
 

@@ -1,0 +1,234 @@
+"""The settings: variables laid over the settings file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from upcall.errors import SettingsError
+from upcall.settings.credentials import Credentials, read_credentials, read_secret_file
+from upcall.settings.places import config_path, state_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Account", "Settings", "read_settings"]
+
+DEFAULT_CREDENTIALS: Final = "default"
+"""The ``[credentials.default]`` table stands in for variables that are not set."""
+
+_CORRECT: Final = "Correct or unset it."
+_SWITCHES: Final = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Hold one ``[[accounts]]`` table.
+
+    Args:
+        name: The billing account's name, such as ``0000123456-00001``.
+        url: Where its callbacks are to go, None where the file does not say.
+        credentials: Which ``[credentials.…]`` table calls for it, None for the environment's.
+    """
+
+    name: str
+    url: str | None = None
+    credentials: str | None = None
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Hold what the environment and the settings file say; None where neither does.
+
+    Args:
+        credentials: Who calls, unless an account names others.
+        state_dir: Where Upcall keeps what outlives a process.
+        base_url: The provider's root, which ends in ``/api``.
+        environment: One of the provider's environments, instead of a base URL.
+        timeout_seconds: How long one request may take.
+        max_retries: How often a call may be tried again.
+        max_elapsed_seconds: The budget of a whole call.
+        allow_http: Whether http callback URLs to loopback are admitted.
+        token_store: Whether tokens are kept on disk, or in which file.
+        accounts: The accounts, in the file's order.
+        credentials_by_name: The ``[credentials.…]`` tables, read.
+        path: The settings file, None where there is none.
+    """
+
+    credentials: Credentials
+    state_dir: Path
+    base_url: str | None = None
+    environment: str | None = None
+    timeout_seconds: float | None = None
+    max_retries: int | None = None
+    max_elapsed_seconds: float | None = None
+    allow_http: bool | None = None
+    token_store: bool | str | None = None
+    accounts: tuple[Account, ...] = ()
+    credentials_by_name: dict[str, Credentials] = msgspec.field(default_factory=dict)
+    path: Path | None = None
+
+    def credentials_of(self, account: Account) -> Credentials:
+        """Return who calls for an account."""
+        return self.credentials_by_name[account.credentials] if account.credentials else self.credentials
+
+
+class _Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    base_url: str | None = None
+    environment: str | None = None
+    timeout_seconds: float | None = None
+    max_retries: int | None = None
+    max_elapsed_seconds: float | None = None
+    allow_http: bool | None = None
+    token_store: bool | str | None = None
+
+
+class _References(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Name where each credential lies: in a variable, or in a file."""
+
+    client_id_env: str | None = None
+    client_id_file: str | None = None
+    client_secret_env: str | None = None
+    client_secret_file: str | None = None
+    username_env: str | None = None
+    username_file: str | None = None
+    password_env: str | None = None
+    password_file: str | None = None
+    session_token_env: str | None = None
+    session_token_file: str | None = None
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    client: _Client = _Client()
+    accounts: tuple[Account, ...] = ()
+    credentials: dict[str, _References] = msgspec.field(default_factory=dict)
+
+
+def read_settings(
+    environ: Mapping[str, str] | None = None, *, config: str | os.PathLike[str] | None = None
+) -> Settings:
+    """Read the settings from the environment, and from the settings file where one is named.
+
+    Args:
+        environ: Variables to read instead of the process's own.
+        config: The settings file; None takes the one that ``UPCALL_CONFIG`` names, if it names one.
+
+    Raises:
+        SettingsError: A variable, the file, or a file that one of them names cannot be used.
+    """
+    env = os.environ if environ is None else environ
+    path = Path(config) if config is not None else config_path(env)
+    file = _read_file(path) if path is not None else _File()
+    named = {name: _resolve(table, name, env, path) for name, table in file.credentials.items()}
+    own = read_credentials(env)
+    target = _target(env, file.client)
+    return Settings(
+        credentials=named[DEFAULT_CREDENTIALS] if own == Credentials() and DEFAULT_CREDENTIALS in named else own,
+        state_dir=state_dir(env),
+        base_url=target[0],
+        environment=target[1],
+        timeout_seconds=_number(env, "UPCALL_TIMEOUT_SECONDS", file.client.timeout_seconds),
+        max_retries=_whole_number(env, "UPCALL_MAX_RETRIES", file.client.max_retries),
+        max_elapsed_seconds=_number(env, "UPCALL_MAX_ELAPSED_SECONDS", file.client.max_elapsed_seconds),
+        allow_http=_switch(env, "UPCALL_ALLOW_HTTP", file.client.allow_http),
+        token_store=_token_store(env, file.client.token_store),
+        accounts=file.accounts,
+        credentials_by_name=named,
+        path=path,
+    )
+
+
+def _target(env: Mapping[str, str], client: _Client) -> tuple[str | None, str | None]:
+    """Choose base URL or environment: the variables', else the file's; both at once contradict each other."""
+    base_url, environment = env.get("THINGSPACE_BASE_URL", "").strip(), env.get("THINGSPACE_ENVIRONMENT", "").strip()
+    if base_url and environment:
+        raise SettingsError("THINGSPACE_BASE_URL and THINGSPACE_ENVIRONMENT are both set.", hint="Unset one of them.")
+    if base_url or environment:
+        return base_url or None, environment or None
+    if client.base_url and client.environment:
+        raise SettingsError("The settings file gives client.base_url and client.environment.", hint="Give one of them.")
+    return client.base_url, client.environment
+
+
+def _number(env: Mapping[str, str], name: str, otherwise: float | None) -> float | None:
+    text = env.get(name, "").strip()
+    if not text:
+        return otherwise
+    try:
+        return float(text)
+    except ValueError:
+        raise SettingsError(f"{name} is {text!r}, which is not a number of seconds.", hint=_CORRECT) from None
+
+
+def _whole_number(env: Mapping[str, str], name: str, otherwise: int | None) -> int | None:
+    text = env.get(name, "").strip()
+    if not text:
+        return otherwise
+    try:
+        return int(text)
+    except ValueError:
+        raise SettingsError(f"{name} is {text!r}, which is not a whole number.", hint=_CORRECT) from None
+
+
+def _switch(env: Mapping[str, str], name: str, otherwise: bool | None) -> bool | None:  # noqa: FBT001
+    text = env.get(name, "").strip().lower()
+    if not text:
+        return otherwise
+    if text not in _SWITCHES:
+        raise SettingsError(f"{name} is {text!r}, which is neither 1 nor 0.", hint=_CORRECT)
+    return _SWITCHES[text]
+
+
+def _token_store(env: Mapping[str, str], otherwise: bool | str | None) -> bool | str | None:  # noqa: FBT001
+    text = env.get("UPCALL_TOKEN_STORE", "").strip()
+    return _SWITCHES.get(text.lower(), text) if text else otherwise
+
+
+def _read_file(path: Path) -> _File:
+    """Read a settings file, and say where in it a mistake is."""
+    import tomllib  # noqa: PLC0415 - most programs have no settings file
+
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        file = msgspec.convert(document, _File)
+    except FileNotFoundError:
+        raise SettingsError(f"There is no settings file {path}.", hint="Correct --config or UPCALL_CONFIG.") from None
+    except OSError as error:
+        raise SettingsError(f"The settings file {path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"The settings file {path} is not UTF-8 text.") from None
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise SettingsError(f"The settings file {path} is wrong: {error}.") from None
+    names = [account.name for account in file.accounts]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise SettingsError(f"The settings file {path} names the account {twice[0]} twice.", hint="Leave one out.")
+    for account in file.accounts:
+        if account.credentials is not None and account.credentials not in file.credentials:
+            raise SettingsError(
+                f"The settings file {path} has no table [credentials.{account.credentials}], which the account"
+                f" {account.name} asks for."
+            )
+    return file
+
+
+def _resolve(table: _References, name: str, env: Mapping[str, str], path: Path | None) -> Credentials:
+    """Read what a table of references points at; a file's path counts from the settings file."""
+    values: dict[str, str | None] = {}
+    home = path.parent if path is not None else Path()
+    for field in Credentials.__struct_fields__:
+        variable, file = getattr(table, f"{field}_env"), getattr(table, f"{field}_file")
+        if file is not None:
+            values[field] = read_secret_file(home / Path(file).expanduser(), f"credentials.{name}.{field}_file")
+        elif variable is not None:
+            values[field] = env.get(variable) or None
+    return Credentials(**values)
