@@ -2,180 +2,262 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from upcall.cli.calling import (
+    AccountsArgument,
+    AllOption,
+    Book,
+    ConcurrencyOption,
+    ConfigOption,
+    open_book,
+    usage_errors,
+)
 from upcall.cli.output import JsonOption, emit, line, log, table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
-    from upcall.client import ThingSpaceClient
+    from upcall.client import AccountResult
+    from upcall.thingspace import CallbackSummary
 
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Read and write which URL receives an account's callbacks.")
 
-AccountArgument = Annotated[str, typer.Argument(metavar="ACCOUNT", help="Such as 0000123456-00001.")]
-UrlOption = Annotated[str, typer.Option("--url", help="Where ThingSpace is to POST: https, reachable from outside.")]
+UrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--url", help="Where ThingSpace is to POST: https, reachable from outside. [default: the settings file's]"
+    ),
+]
 HttpOption = Annotated[bool, typer.Option("--allow-http", help="Admit http to this machine, for a sandbox.")]
 
 EXIT_NO = 1
 EXIT_PROVIDER = 4
 
 
+class _Outcome:
+    """Gather what became of each account, and come to one exit code: a provider that fails weighs more than a no."""
+
+    def __init__(self, *, json: bool) -> None:
+        self.json = json
+        self.code = 0
+
+    def say(self, document: dict[str, Any], text: str | None) -> None:
+        """Print what became of an account, as JSON or for a person."""
+        if self.json:
+            emit(document)
+        elif text is not None:
+            line(text)
+
+    def refuse(self, document: dict[str, Any], text: str) -> None:
+        """Say that the answer is no."""
+        log(f"upcall: {text}")
+        self.say(document, None)
+        self.code = self.code or EXIT_NO
+
+    def fail(self, account: str, error: Any) -> None:
+        """Say that the provider refused or did not answer."""
+        log(f"upcall: {account}: {error}")
+        self.say({"account": account, "error": _error_document(error)}, None)
+        self.code = EXIT_PROVIDER
+
+
 @app.command()
 def show(
-    accounts: Annotated[list[str], typer.Argument(metavar="ACCOUNT…", help="Such as 0000123456-00001.")],
+    accounts: AccountsArgument = None,
     *,
+    everything: AllOption = False,
     json: JsonOption = False,
+    config: ConfigOption = None,
+    max_concurrency: ConcurrencyOption = 8,
 ) -> int:
     """Show the registered URL of each account; one that fails does not stop the rest."""
-    from upcall.errors import ThingSpaceError
-    from upcall.thingspace import check_account
-
-    rows: list[tuple[str, str]] = []
-    failed = 0
-    with _client() as client, _usage_errors():
-        for account in accounts:
-            check_account(account)
-        for account in accounts:
-            try:
-                url = client.callbacks.list_registered_callbacks(account).url
-            except ThingSpaceError as error:
-                failed += 1
-                log(f"upcall: {account}: {error}")
-                if json:
-                    emit({"account": account, "error": _error_document(error)})
+    outcome = _Outcome(json=json)
+    rows = []
+    with open_book(accounts, everything=everything, config=config, max_concurrency=max_concurrency) as book:
+        for read in _read(book, book.accounts):
+            if read.result is None:
+                outcome.fail(read.account, read.error)
                 continue
-            rows.append((account, url or "none registered"))
+            rows.append((read.account, read.result.url or "none registered"))
             if json:
-                emit({"account": account, "url": url})
+                emit({"account": read.account, "url": read.result.url})
     if rows and not json:
         table(("ACCOUNT", "URL"), rows)
-    return EXIT_PROVIDER if failed else 0
+    return outcome.code
 
 
 @app.command()
 def register(
-    account: AccountArgument,
+    accounts: AccountsArgument = None,
     *,
-    url: UrlOption,
+    url: UrlOption = None,
+    everything: AllOption = False,
     replace: Annotated[bool, typer.Option("--replace", help="Take the place of another URL.")] = False,
     allow_http: HttpOption = False,
     json: JsonOption = False,
-) -> None:
-    """Register a URL, unless another one is registered; read it back."""
-    from upcall.errors import UpcallError
-
-    with _client(allow_http=allow_http) as client, _usage_errors():
-        _check(account, url, allow_http=allow_http)
-        standing = client.callbacks.list_registered_callbacks(account).url
-        if standing not in {None, url} and not replace:
-            if json:
-                emit({"account": account, "url": standing, "registered": False})
-            raise UpcallError(
-                f"{standing} is registered for {account}, and was left alone.", hint="To take its place: --replace"
+    config: ConfigOption = None,
+    max_concurrency: ConcurrencyOption = 8,
+) -> int:
+    """Register a URL for each account, unless another one is registered; read it back."""
+    outcome = _Outcome(json=json)
+    with open_book(
+        accounts, everything=everything, config=config, max_concurrency=max_concurrency, allow_http=allow_http
+    ) as book:
+        urls = _urls(book, url, allow_http=allow_http)
+        standing = _standing(book, outcome)
+        wanted = []
+        for account, stands in standing.items():
+            if stands in {None, urls[account]} or replace:
+                wanted.append(account)
+                continue
+            outcome.refuse(
+                {"account": account, "url": stands, "registered": False},
+                f"{stands} is registered for {account}, and was left alone. To take its place: --replace",
             )
-        client.callbacks.register_callback(account, {"url": url})
-        _read_back(client, account, url)
-    displaced = standing if standing != url else None
-    if json:
-        emit({"account": account, "url": url, "registered": True, "displaced": displaced})
-    else:
-        _say_written(account, url, displaced)
+        done = book.each(
+            wanted, "registering", lambda client, name: client.callbacks.register_callback(name, {"url": urls[name]})
+        )
+        for account in _stands(book, done, urls, outcome):
+            displaced = standing[account] if standing[account] != urls[account] else None
+            document = {"account": account, "url": urls[account], "registered": True, "displaced": displaced}
+            outcome.say(document, _written(account, urls[account], displaced))
+    return outcome.code
 
 
 @app.command()
 def update(
-    account: AccountArgument, *, url: UrlOption, allow_http: HttpOption = False, json: JsonOption = False
-) -> None:
-    """Replace the registered URL, print the one that it displaced, and read back."""
-    with _client(allow_http=allow_http) as client, _usage_errors():
-        _check(account, url, allow_http=allow_http)
-        standing = client.callbacks.list_registered_callbacks(account).url
-        client.callbacks.update_callback(account, {"url": url})
-        _read_back(client, account, url)
-    displaced = standing if standing != url else None
-    if json:
-        emit({"account": account, "url": url, "displaced": displaced})
-    else:
-        _say_written(account, url, displaced)
+    accounts: AccountsArgument = None,
+    *,
+    url: UrlOption = None,
+    everything: AllOption = False,
+    allow_http: HttpOption = False,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+    max_concurrency: ConcurrencyOption = 8,
+) -> int:
+    """Replace the registered URL of each account, print the one that it displaced, and read back."""
+    outcome = _Outcome(json=json)
+    with open_book(
+        accounts, everything=everything, config=config, max_concurrency=max_concurrency, allow_http=allow_http
+    ) as book:
+        urls = _urls(book, url, allow_http=allow_http)
+        standing = _standing(book, outcome)
+        done = book.each(
+            list(standing), "updating", lambda client, name: client.callbacks.update_callback(name, {"url": urls[name]})
+        )
+        for account in _stands(book, done, urls, outcome):
+            displaced = standing[account] if standing[account] != urls[account] else None
+            document = {"account": account, "url": urls[account], "displaced": displaced}
+            outcome.say(document, _written(account, urls[account], displaced))
+    return outcome.code
 
 
 @app.command()
 def deregister(
-    account: AccountArgument,
+    accounts: AccountsArgument = None,
     *,
+    everything: AllOption = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     json: JsonOption = False,
-) -> None:
-    """Remove the registered URL; callbacks that are sent from then on are lost."""
+    config: ConfigOption = None,
+    max_concurrency: ConcurrencyOption = 8,
+) -> int:
+    """Remove the registered URL of each account; callbacks that are sent from then on are lost."""
     from upcall.errors import SettingsError, UpcallError
 
     if not yes and not sys.stdin.isatty():
         raise SettingsError("deregister asks first, and there is no terminal to ask on.", hint="To go ahead: --yes")
-    with _client() as client, _usage_errors():
-        standing = client.callbacks.list_registered_callbacks(account).url
-        if not yes and not _agrees(account, standing):
-            raise UpcallError(f"{standing or 'nothing'} is registered for {account}, and was left alone.")
-        result = client.callbacks.deregister_callback(account)
-    if json:
-        emit({"account": account, "success": result.success, "displaced": standing})
-    if not result.success:
-        raise UpcallError(f"ThingSpace says that it did not deregister {account}.")
-    if not json:
-        line(f"{account}  none registered" + (f", in place of {standing}" if standing else ""))
-
-
-@contextlib.contextmanager
-def _client(*, allow_http: bool = False) -> Iterator[ThingSpaceClient]:
-    from upcall.client import ThingSpaceClient
-
-    with ThingSpaceClient(allow_http=allow_http) as client:
-        yield client
-
-
-@contextlib.contextmanager
-def _usage_errors() -> Iterator[None]:
-    """Turn what a local check refuses into an error of usage."""
-    from upcall.errors import SettingsError
-
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        raise SettingsError(f"{error}.") from None
-
-
-def _check(account: str, url: str, *, allow_http: bool) -> None:
-    """Check everything before the first call."""
-    from upcall.thingspace import check_account, check_callback_url
-
-    check_account(account)
-    check_callback_url(url, allow_http=allow_http)
-
-
-def _read_back(client: ThingSpaceClient, account: str, url: str) -> None:
-    from upcall.errors import UpcallError
-
-    now = client.callbacks.list_registered_callbacks(account).url
-    if now != url:
-        raise UpcallError(
-            f"{url} was written for {account}, but {now or 'nothing'} is registered.",
-            hint="Somebody else may be writing it too.",
+    outcome = _Outcome(json=json)
+    with open_book(accounts, everything=everything, config=config, max_concurrency=max_concurrency) as book:
+        standing = _standing(book, outcome)
+        if standing and not yes and not _agrees(standing):
+            kept = ", ".join(f"{url or 'nothing'} is registered for {name}" for name, url in standing.items())
+            raise UpcallError(f"{kept}, and was left alone.")
+        removed = book.each(
+            list(standing), "deregistering", lambda client, name: client.callbacks.deregister_callback(name)
         )
+        for end in removed:
+            if end.result is None:
+                outcome.fail(end.account, end.error)
+                continue
+            displaced = standing[end.account]
+            document = {"account": end.account, "success": end.result.success, "displaced": displaced}
+            if end.result.success:
+                place = f", in place of {displaced}" if displaced else ""
+                outcome.say(document, f"{end.account}  none registered{place}")
+            else:
+                outcome.refuse(document, f"ThingSpace says that it did not deregister {end.account}.")
+    return outcome.code
 
 
-def _say_written(account: str, url: str, displaced: str | None) -> None:
-    line(f"{account}  {url}" + (f", in place of {displaced}" if displaced else ""))
+def _read(book: Book, accounts: Sequence[str]) -> list[AccountResult[CallbackSummary]]:
+    return book.each(accounts, "reading", lambda client, name: client.callbacks.list_registered_callbacks(name))
 
 
-def _agrees(account: str, standing: str | None) -> bool:
-    log(f"{account} has {standing or 'nothing'} registered. Callbacks sent after it is removed are lost.")
-    return typer.confirm("Remove it?", err=True)
+def _standing(book: Book, outcome: _Outcome) -> dict[str, str | None]:
+    """Read what is registered now; an account that cannot be read is not written."""
+    standing = {}
+    for read in _read(book, book.accounts):
+        if read.result is None:
+            outcome.fail(read.account, read.error)
+        else:
+            standing[read.account] = read.result.url
+    return standing
+
+
+def _stands(book: Book, done: list[AccountResult[Any]], urls: dict[str, str], outcome: _Outcome) -> list[str]:
+    """Return the accounts that were written and whose URL, read back, stands."""
+    for end in done:
+        if end.error is not None:
+            outcome.fail(end.account, end.error)
+    stands = []
+    for read in _read(book, [end.account for end in done if end.error is None]):
+        wanted = urls[read.account]
+        if read.result is None:
+            outcome.fail(read.account, read.error)
+        elif read.result.url == wanted:
+            stands.append(read.account)
+        else:
+            now = read.result.url
+            outcome.refuse(
+                {"account": read.account, "url": now, "registered": False},
+                f"{wanted} was written for {read.account}, but {now or 'nothing'} is registered."
+                " Somebody else may be writing it too.",
+            )
+    return stands
+
+
+def _urls(book: Book, url: str | None, *, allow_http: bool) -> dict[str, str]:
+    """Return the URL that each account is to have, all checked before the first call."""
+    from upcall.errors import SettingsError
+    from upcall.thingspace import check_callback_url
+
+    urls = {}
+    for account in book.accounts:
+        wanted = url if url is not None else book.url_of(account)
+        if wanted is None:
+            raise SettingsError(
+                f"There is no URL for {account}.", hint="Give --url, or the account's url in the settings file."
+            )
+        with usage_errors():
+            urls[account] = check_callback_url(wanted, allow_http=allow_http or book.allows_http)
+    return urls
+
+
+def _written(account: str, url: str, displaced: str | None) -> str:
+    return f"{account}  {url}" + (f", in place of {displaced}" if displaced else "")
+
+
+def _agrees(standing: dict[str, str | None]) -> bool:
+    for account, url in standing.items():
+        log(f"{account} has {url or 'nothing'} registered. Callbacks sent after it is removed are lost.")
+    return typer.confirm("Remove it?" if len(standing) == 1 else "Remove them?", err=True)
 
 
 def _error_document(error: Any) -> dict[str, Any]:
@@ -184,4 +266,5 @@ def _error_document(error: Any) -> dict[str, Any]:
         "message": str(error),
         "status_code": error.status_code,
         "error_code": error.error_code,
+        "request_id": error.request_id,
     }

@@ -10,6 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from upcall.cli import callbacks, campaigns, dead, demo, events, listen, login, sandbox, simulate, work
+from upcall.cli.logs import configure_logging
 from upcall.errors import UpcallError
 from upcall.version import __version__
 
@@ -66,6 +67,7 @@ def run(arguments: list[str] | None = None) -> int:
         arguments: The words after ``upcall``; None takes the process's own.
     """
     try:
+        configure_logging()
         result = app(arguments, prog_name="upcall", standalone_mode=False)
     except typer.Exit as ended:
         return ended.exit_code

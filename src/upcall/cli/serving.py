@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from upcall.app import WorkerThread, load_app
-from upcall.cli.output import visible
+from upcall.cli.logs import configure_logging
 from upcall.errors import SettingsError, StoreError
 from upcall.inbox import TokenRecord, open_inbox
 from upcall.listener import Gate, ListenerApp, ListenerStats, Token, generate_token, parse_tokens
@@ -25,26 +24,12 @@ if TYPE_CHECKING:
 
     from upcall.inbox import Inbox
 
-__all__ = ["configure_logging", "run_listener"]
+__all__ = ["run_listener"]
 
 PROJECTION_PAUSE_SECONDS = 0.2
 PROJECTION_BATCH = 100
 
 _log = logging.getLogger("upcall.listener")
-
-
-def configure_logging() -> None:
-    """Send our log lines to stderr, one a line."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-
-
-class _Formatter(logging.Formatter):
-    """Escape what a terminal would obey: a handler's error may quote a callback, and callbacks come from anybody."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return visible(super().format(record), keep="\n\t")
 
 
 def run_listener(
@@ -75,7 +60,7 @@ def run_listener(
     Raises:
         UpcallError: The store, the port, a token or the module is not usable.
     """
-    configure_logging()
+    configure_logging(logging.INFO)
     url = store or default_store()
     # The module first: a mistake in it should leave no store and no open port behind.
     handlers = load_app(module) if module else None

@@ -25,15 +25,16 @@ def work(
 ) -> None:
     """Hand stored callbacks to the handlers of a module, at least once each, until stopped."""
     import asyncio
+    import logging
     import signal
 
     from upcall.app import load_app
-    from upcall.cli.serving import configure_logging
+    from upcall.cli.logs import configure_logging
     from upcall.dispatch import Worker
     from upcall.inbox import open_inbox
     from upcall.settings import default_store
 
-    configure_logging()
+    configure_logging(logging.INFO)
     stopped_by: list[int] = []
 
     async def run(worker: Worker) -> None:

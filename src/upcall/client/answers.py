@@ -5,6 +5,7 @@ Four shapes of error are known, beside XML, HTML and nothing at all. Whatever th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from typing import Any, Literal
@@ -46,7 +47,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         """Return the provider's id for the request, where it sent one."""
         for name in _REQUEST_ID_HEADERS:
             if value := self.headers.get(name):
-                return value[:128]
+                return value
         return None
 
 
@@ -77,7 +78,7 @@ def is_success(answer: Answer) -> bool:
 
 
 def decode_json(body: bytes) -> Any:
-    """Decode a JSON body in any UTF encoding.
+    """Decode a JSON body in any UTF encoding, and, whatever its charset is said to be, one that is none of them.
 
     Raises:
         UnreadableError: It is not JSON.
@@ -86,10 +87,10 @@ def decode_json(body: bytes) -> Any:
         return msgspec.json.decode(body.removeprefix(_BOM))
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         pass
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        raise UnreadableError("is not JSON") from None
+    for text in (body, body.decode("latin-1")):
+        with contextlib.suppress(ValueError, RecursionError):
+            return json.loads(text)
+    raise UnreadableError("is not JSON")
 
 
 def is_empty(body: bytes) -> bool:
@@ -124,11 +125,13 @@ def _read_fault(fault: Any) -> Complaint:
 def _read_xml(body: bytes) -> Complaint:
     if b"fault" not in body[:512]:
         return Complaint()
+    from xml.sax.saxutils import unescape  # noqa: PLC0415 - rare, and takes long to load
+
     code, message = _XML_CODE.search(body), _XML_MESSAGE.search(body)
     return Complaint(
         shape="xml",
         code=code[1].decode("ascii", "replace") if code else None,
-        message=message[1].decode("utf-8", "replace") if message else None,
+        message=unescape(message[1].decode("utf-8", "replace")) if message else None,
     )
 
 

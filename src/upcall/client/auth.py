@@ -9,6 +9,7 @@ leads the flight.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from concurrent.futures import Future
 from typing import Final
 
@@ -21,6 +22,8 @@ SESSION_IDLE_SECONDS: Final = 20 * 60.0
 
 _EARLY_SECONDS: Final = 30.0
 _NEVER: Final = float("inf")
+_RETIRED: Final = 4
+"""How many tokens are remembered that were replaced: an answer may still echo them."""
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -77,6 +80,7 @@ class TokenSlot:
         self._token = Token(fixed) if fixed else None
         self._used_at = _NEVER
         self._flight: Flight | None = None
+        self._retired: deque[str] = deque(maxlen=_RETIRED)
         self.is_fixed = bool(fixed)
 
     def take(self, now: float) -> Token | Seat:
@@ -92,6 +96,11 @@ class TokenSlot:
             flight.set_running_or_notify_cancel()
             self._flight = flight
             return Seat(flight, leads=True)
+
+    def values(self) -> tuple[str, ...]:
+        """Return the values that no text may show: the token's, and those of the last ones before it."""
+        with self._lock:
+            return (*self._retired, self._token.value) if self._token is not None else tuple(self._retired)
 
     def peek(self) -> Token | None:
         """Return the token that is held, good or not."""
@@ -125,6 +134,8 @@ class TokenSlot:
     def adopt(self, flight: Flight, token: Token) -> None:
         """End a flight with a token that was found elsewhere."""
         with self._lock:
+            if self._token is not None:
+                self._retired.append(self._token.value)
             self._token, self._used_at = token, token.used_at
             self._leave(flight)
         flight.set_result(token)
@@ -152,6 +163,7 @@ class TokenSlot:
         """Forget the token that was refused, unless another one has taken its place."""
         with self._lock:
             if not self.is_fixed and self._token is not None and self._token.value == value:
+                self._retired.append(self._token.value)
                 self._token = None
 
     def _is_good(self, token: Token, now: float) -> bool:

@@ -71,8 +71,8 @@ class Authenticator:
 
     @property
     def held(self) -> tuple[str, ...]:
-        """Return the values of the tokens that are held, which no text may show."""
-        return tuple(token.value for token in (self.bearer.peek(), self.session.peek()) if token is not None)
+        """Return the values of the tokens that are or were held, which no text may show."""
+        return (*self.bearer.values(), *self.session.values())
 
     @property
     def store_path(self) -> Path | None:

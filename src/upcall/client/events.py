@@ -64,6 +64,7 @@ _WIRE_LOGGERS: Final = (
 """The loggers of the libraries below, some of which show headers at DEBUG."""
 
 _logger = logging.getLogger("upcall.client")
+_logger.addHandler(logging.NullHandler())  # else warnings go to stderr where no logging is set up
 
 
 class CallEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,7 +147,7 @@ class Observer:
 
     def headers(self, headers: Mapping[str, str]) -> dict[str, str]:
         """Return headers as they may be shown."""
-        return {name: self.scrub(value) for name, value in shown_headers(headers).items()}
+        return shown_headers({name: self.scrub(value) for name, value in headers.items()})
 
 
 def shown_headers(headers: Mapping[str, str]) -> dict[str, str]:

@@ -8,10 +8,10 @@ with a clock of its own.
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from upcall.client import failures
-from upcall.client.answers import Answer, Complaint, UnreadableError, read_complaint
+from upcall.client.answers import Answer, Complaint, UnreadableError, is_success, read_complaint
 from upcall.client.authenticator import Authenticator
 from upcall.client.effects import Clock, Flow, Reply, Request, Send, Wait
 from upcall.client.events import CallEvent, EventHook, EventKind, Observer
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["Exchange"]
 
 T = TypeVar("T")
+
+_MAX_REQUEST_ID: Final = 128
 
 
 class Exchange:
@@ -108,7 +110,7 @@ class Exchange:
             self.tell("waiting", call, trip, reason=_reason(outcome), wait_seconds=wait)
             yield Wait(wait)
             if call.read_back is not None and _is_ambiguous(outcome):
-                settled = yield from self._read_back(call, trip)
+                settled = yield from self._read_back(call, trip, outcome)
                 if settled is not None:
                     return settled
 
@@ -162,7 +164,7 @@ class Exchange:
                 url=self._root(call.operation) + call.path.partition("?")[0],
                 attempt=trip.attempts,
                 status=status,
-                request_id=self._observer.scrub(request_id) if request_id else None,
+                request_id=self._observer.scrub(request_id)[:_MAX_REQUEST_ID] if request_id else None,
                 headers=self._observer.headers(headers) if headers else {},
                 reason=self._observer.scrub(reason) if reason else None,
                 wait_seconds=wait_seconds,
@@ -253,7 +255,7 @@ class Exchange:
 
     # --- What to do after an answer that is no result -----------------------------------------------------------------
 
-    def _read_back(self, call: Call[T], trip: Trip) -> Flow[Reply[T] | None]:
+    def _read_back(self, call: Call[T], trip: Trip, lost: Answer | Failure) -> Flow[Reply[T] | None]:
         """Find out whether a write was carried out whose answer was lost; None where it was not."""
         read_back = call.read_back
         assert read_back is not None
@@ -262,7 +264,8 @@ class Exchange:
         try:
             reply = yield from self.run(read_back.call, trip=trip.part())
         except ThingSpaceError as error:
-            raise failures.unconfirmed(call.operation, error, self.tally(trip)) from None
+            answer = lost if isinstance(lost, Answer) else None
+            raise failures.unconfirmed(call.operation, answer, error, self.tally(trip)) from None
         settled = read_back.settle(reply.parsed)
         return None if settled is None else self._made(settled, reply.answer, trip)
 
@@ -286,7 +289,7 @@ class Exchange:
             if outcome.permanent or (outcome.sent and not operation.retry_safe):
                 return None
         else:
-            if not operation.retry_safe or not (outcome.status in RETRY_STATUSES or outcome.flaw == "cut"):
+            if not operation.retry_safe or not (outcome.status in RETRY_STATUSES or _is_cut_success(outcome)):
                 return None
             retry_after = _retry_after(outcome, self.clock.wall())
         return trip.limits.policy.wait_seconds(
@@ -311,7 +314,12 @@ def _retry_after(answer: Answer, wall_now: float) -> float:
 
 def _is_ambiguous(outcome: Answer | Failure) -> bool:
     """Tell whether a request may have been carried out without our knowing."""
-    return outcome.sent if isinstance(outcome, Failure) else outcome.flaw == "cut"
+    return outcome.sent if isinstance(outcome, Failure) else _is_cut_success(outcome)
+
+
+def _is_cut_success(answer: Answer) -> bool:
+    """Tell whether a result was on its way: an error whose body was cut off is that error."""
+    return answer.flaw == "cut" and is_success(answer)
 
 
 def _reason(outcome: Answer | Failure) -> str:

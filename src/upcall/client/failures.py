@@ -34,6 +34,7 @@ E = TypeVar("E", bound=ThingSpaceError)
 _URL: Final = re.compile(r"https?://[^\s\"'<>]+")
 _LONG_NUMBER: Final = re.compile(r"\d{10,}")
 _MAX_SHOWN: Final = 200
+_MAX_REQUEST_ID: Final = 128
 _FLAWS: Final = {
     "cut": "was cut off",
     "too_large": "is larger than any answer of this API",
@@ -41,6 +42,18 @@ _FLAWS: Final = {
 }
 _REFUSED: Final = frozenset({401, 403})
 _BAD_REQUEST: Final = 400
+_WRONG_PLACE: Final = "Check the base URL, the root that ends in /api, and what stands between here and there."
+_HINTS: Final = {
+    400: "The provider refuses the request itself: correct what it names, such as the account or the URL.",
+    404: "Check the base URL, the root that ends in /api.",
+    407: "A proxy wants credentials: check HTTPS_PROXY and ALL_PROXY.",
+    408: "The provider gave up waiting for the request: call again.",
+    429: "Too many calls: call again later, and fewer at once.",
+}
+_HINTS_BY_CLASS: Final = {
+    3: "Redirects are not followed: check the base URL.",
+    5: "The provider failed, not the request: call again later.",
+}
 _UNSURE: Final = "It may have been carried out: read back what is there before you call again."
 
 
@@ -84,11 +97,12 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
 def unreached(operation: Operation[Any], failure: Failure, tally: Tally) -> ThingSpaceError:
     """Make the error of a request without an answer."""
     if failure.sent:
-        hint = _UNSURE if operation.method != "GET" else None
+        hint = _UNSURE if operation.method != "GET" else "It only reads, and is safe to call again."
         text = f"{operation.name} was sent to {tally.base_url} and not answered: {failure.reason}."
         return _fill(NoAnswerError(text, hint=hint), operation, tally)
     text = f"{operation.name} was not sent to {tally.base_url}: {failure.reason}."
-    return _fill(RequestNotSentError(text), operation, tally)
+    hint = "Check the base URL, the network, proxy variables and certificates; calling again is safe."
+    return _fill(RequestNotSentError(text, hint=hint), operation, tally)
 
 
 def answered(
@@ -106,10 +120,12 @@ def answered(
     return _fill(error, operation, tally, answer, complaint)
 
 
-def unconfirmed(operation: Operation[Any], problem: ThingSpaceError, tally: Tally) -> NoAnswerError:
-    """Make the error of a write without an answer, where reading back what is there failed too."""
+def unconfirmed(
+    operation: Operation[Any], answer: Answer | None, problem: ThingSpaceError, tally: Tally
+) -> NoAnswerError:
+    """Make the error of a write without a whole answer, where reading back what is there failed too."""
     text = f"{operation.name} was sent to {tally.base_url} and not answered, and could not be read back: {problem}"
-    return _fill(NoAnswerError(text, hint=_UNSURE), operation, tally)
+    return _fill(NoAnswerError(text, hint=_UNSURE), operation, tally, answer)
 
 
 def login_refused(operation: Operation[Any], answer: Answer, tally: Tally) -> CredentialsError:
@@ -126,17 +142,22 @@ def login_refused(operation: Operation[Any], answer: Answer, tally: Tally) -> Cr
 def undecodable(operation: Operation[Any], answer: Answer, problem: str, tally: Tally) -> UndecodableAnswerError:
     """Make the error of a success whose body is not the documented one."""
     what = _FLAWS.get(answer.flaw or "", problem)
+    complaint = read_complaint(answer)
     error = UndecodableAnswerError(
-        f"ThingSpace answered {operation.name} with {answer.status} and a body that {what}.",
-        hint="It was probably carried out." if operation.method != "GET" else "Check the base URL.",
+        f"ThingSpace answered {operation.name} with {answer.status} and a body that {what}{_said(complaint, tally)}.",
+        hint="It was probably carried out: read back what is there." if operation.method != "GET" else _WRONG_PLACE,
     )
-    return _fill(error, operation, tally, answer)
+    return _fill(error, operation, tally, answer, complaint)
 
 
 def _sentence(operation: Operation[Any], answer: Answer, complaint: Complaint, tally: Tally) -> str:
+    return f"ThingSpace answered {operation.name} with {answer.status}{_said(complaint, tally)}".rstrip(".") + "."
+
+
+def _said(complaint: Complaint, tally: Tally) -> str:
+    """Return the provider's own code and message, fit for a log."""
     code = f" {_shown(complaint.code, tally.secrets)}" if complaint.code else ""
-    message = f": {_shown(complaint.message, tally.secrets)}" if complaint.message else ""
-    return f"ThingSpace answered {operation.name} with {answer.status}{code}{message}".rstrip(".") + "."
+    return code + (f": {_shown(complaint.message, tally.secrets)}" if complaint.message else "")
 
 
 def _shown(text: str, secrets: Iterable[str]) -> str:
@@ -159,7 +180,7 @@ def _is_refused_client(operation: Operation[Any], complaint: Complaint) -> bool:
     return operation.name == "request_token" and complaint.code in {"invalid_client", "unauthorized_client"}
 
 
-def _hint(answer: Answer, complaint: Complaint, operation: Operation[Any], fixed_session: bool) -> str | None:  # noqa: FBT001
+def _hint(answer: Answer, complaint: Complaint, operation: Operation[Any], fixed_session: bool) -> str:  # noqa: FBT001
     if operation.name == "request_token" and answer.status in {_BAD_REQUEST, *_REFUSED}:
         return "Check THINGSPACE_CLIENT_ID and THINGSPACE_CLIENT_SECRET."
     if fixed_session and (complaint.names_session() or answer.status in _REFUSED):
@@ -169,11 +190,7 @@ def _hint(answer: Answer, complaint: Complaint, operation: Operation[Any], fixed
         )
     if answer.status in _REFUSED:
         return "Check that these credentials may manage software of this account."
-    if 300 <= answer.status < 400:  # noqa: PLR2004
-        return "Redirects are not followed: check the base URL."
-    if answer.status == 404:  # noqa: PLR2004
-        return "Check the base URL, the root that ends in /api."
-    return None
+    return _HINTS.get(answer.status) or _HINTS_BY_CLASS.get(answer.status // 100, _WRONG_PLACE)
 
 
 def _fill(
@@ -189,7 +206,7 @@ def _fill(
     error.retry_after_seconds = tally.retry_after_seconds
     if answer is not None:
         error.status_code = answer.status
-        error.request_id = scrub(answer.request_id, tally.secrets)
+        error.request_id = (scrub(answer.request_id, tally.secrets) or "")[:_MAX_REQUEST_ID] or None
     if complaint is not None:
         error.error_code = scrub(complaint.code, tally.secrets)
         error.error_message = scrub(complaint.message, tally.secrets)

@@ -12,6 +12,9 @@ RETRY_STATUSES: Final = frozenset({408, 429, 500, 502, 503, 504})
 """Answers after which the same request may succeed."""
 
 
+_LONGEST_SECONDS: Final = 1e9
+
+
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Say how often and how long one call may try.
 
@@ -68,7 +71,7 @@ def retry_after_seconds(header: str | None, *, wall_now: float) -> float:
     if not text:
         return 0.0
     if text.isascii() and text.isdigit():
-        return float(text)
+        return min(float(text), _LONGEST_SECONDS)
     from datetime import UTC  # noqa: PLC0415 - the date form is rare, and its parser takes long to load
     from email.utils import parsedate_to_datetime  # noqa: PLC0415
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
+import threading
 import time
 import zlib
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -21,7 +22,8 @@ from upcall.errors import SettingsError
 from upcall.thingspace import is_loopback_host
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    import ssl
+    from collections.abc import AsyncIterator, Iterable, Iterator
     from typing import Literal, TypeAlias
 
     import httpcore2
@@ -68,7 +70,8 @@ class Wire:
             if transport is None and not proxied:
                 import httpcore2  # noqa: PLC0415 - at the first call, not at import
 
-                self._pool = httpcore2.ConnectionPool(**_pool_options(base_url))
+                backend = _deadline_backend()
+                self._pool = httpcore2.ConnectionPool(network_backend=backend, **_pool_options(base_url))
             else:
                 import httpx2  # noqa: PLC0415
 
@@ -91,19 +94,18 @@ class Wire:
     def _send_by_core(
         self, pool: httpcore2.ConnectionPool, request: Request, timeout_seconds: float
     ) -> Answer | Failure:
-        import httpcore2  # noqa: PLC0415
-
-        body = _Body(timeout_seconds)
+        body, content = _Body(timeout_seconds), _Content(request.body)
         response: httpcore2.Response | None = None
+        _here.deadline = body.deadline
         try:
-            response = pool.handle_request(_core_request(request, timeout_seconds))
+            response = pool.handle_request(_core_request(request, content, timeout_seconds))
             with contextlib.closing(response):
                 for chunk in response.iter_stream():
                     if body.is_full(chunk):
                         break
         except _core_errors() as error:
             if response is None:
-                return _lost(error, httpcore2)
+                return _unanswered(error, content)
             body.flaw = "cut"  # once the status has come it survives, whatever the body did
         return body.encoded(response.status, response.headers)
 
@@ -124,7 +126,7 @@ class Wire:
                         break
         except (httpx2.RequestError, httpx2.InvalidURL) as error:
             if response is None:
-                return _lost(error, httpx2)
+                return _lost(error)
             body.flaw = "garbled" if isinstance(error, httpx2.DecodingError) else "cut"
         return body.decoded(response.status_code, response.headers.raw)
 
@@ -174,19 +176,20 @@ class AsyncWire:
     async def _send_by_core(
         self, pool: httpcore2.AsyncConnectionPool, request: Request, timeout_seconds: float
     ) -> Answer | Failure:
-        import httpcore2  # noqa: PLC0415
+        import asyncio  # noqa: PLC0415 - takes long to load, and a program without tasks has no use for it
 
-        body = _Body(timeout_seconds)
+        body, content = _Body(timeout_seconds), _Content(request.body)
         response: httpcore2.Response | None = None
         try:
-            response = await pool.handle_async_request(_core_request(request, timeout_seconds))
-            async with contextlib.aclosing(response):
-                async for chunk in response.aiter_stream():
-                    if body.is_full(chunk):
-                        break
-        except _core_errors() as error:
+            async with asyncio.timeout(timeout_seconds):
+                response = await pool.handle_async_request(_core_request(request, content, None))
+                async with contextlib.aclosing(response):
+                    async for chunk in response.aiter_stream():
+                        if body.is_full(chunk):
+                            break
+        except _async_errors() as error:
             if response is None:
-                return _lost(error, httpcore2)
+                return _unanswered(error, content)
             body.flaw = "cut"  # once the status has come it survives, whatever the body did
         return body.encoded(response.status, response.headers)
 
@@ -208,7 +211,7 @@ class AsyncWire:
                         break
         except (httpx2.RequestError, httpx2.InvalidURL) as error:
             if response is None:
-                return _lost(error, httpx2)
+                return _lost(error)
             body.flaw = "garbled" if isinstance(error, httpx2.DecodingError) else "cut"
         return body.decoded(response.status_code, response.headers.raw)
 
@@ -219,10 +222,10 @@ class _Body:
     A timeout of the library's is one for each read; this one is for the whole answer.
     """
 
-    __slots__ = ("_chunks", "_deadline", "_size", "flaw")
+    __slots__ = ("_chunks", "_size", "deadline", "flaw")
 
     def __init__(self, timeout_seconds: float) -> None:
-        self._deadline = time.monotonic() + timeout_seconds
+        self.deadline = time.monotonic() + timeout_seconds
         self._chunks: list[bytes] = []
         self._size = 0
         self.flaw: Flaw | None = None
@@ -233,7 +236,7 @@ class _Body:
         self._size += len(chunk)
         if self._size > MAX_BODY_BYTES:
             self.flaw = "too_large"
-        elif time.monotonic() > self._deadline:
+        elif time.monotonic() > self.deadline:
             self.flaw = "cut"
         return self.flaw is not None
 
@@ -291,7 +294,80 @@ def _origin(root: str) -> _Origin:
     return _Origin(parts.scheme.encode("ascii"), name, parts.port, path, header)
 
 
-def _core_request(request: Request, timeout_seconds: float) -> httpcore2.Request:
+class _Content:
+    """Hold a request's body, and note whether the request's head has left when it is asked for."""
+
+    __slots__ = ("_body", "sent")
+
+    def __init__(self, body: bytes | None) -> None:
+        self._body = body
+        self.sent = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.sent = True
+        if self._body:
+            yield self._body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        self.sent = True
+        if self._body:
+            yield self._body
+
+
+_here = threading.local()
+"""Until when the request may take that is under way in this thread."""
+
+
+@functools.cache
+def _deadline_backend() -> httpcore2.NetworkBackend:
+    """Make a network backend whose reads and writes end at the deadline of the request that they belong to.
+
+    The pool's own timeouts are one for each read: an answer's head that comes in drops would take for ever.
+    """
+    import httpcore2  # noqa: PLC0415
+
+    class Stream(httpcore2.NetworkStream):
+        def __init__(self, inner: httpcore2.NetworkStream) -> None:
+            self._inner = inner
+
+        def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+            return self._inner.read(max_bytes, _left(timeout, httpcore2.ReadTimeout))
+
+        def write(self, buffer: bytes, timeout: float | None = None) -> None:
+            self._inner.write(buffer, _left(timeout, httpcore2.WriteTimeout))
+
+        def close(self) -> None:
+            self._inner.close()
+
+        def start_tls(
+            self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+        ) -> httpcore2.NetworkStream:
+            left = _left(timeout, httpcore2.ConnectTimeout)
+            return Stream(self._inner.start_tls(ssl_context, server_hostname, left))
+
+        def get_extra_info(self, info: str) -> Any:
+            return self._inner.get_extra_info(info)
+
+    class Backend(httpcore2.SyncBackend):
+        def connect_tcp(
+            self, host: str, port: int, timeout: float | None = None, *arguments: Any, **options: Any
+        ) -> httpcore2.NetworkStream:
+            left = _left(timeout, httpcore2.ConnectTimeout)
+            return Stream(super().connect_tcp(host, port, left, *arguments, **options))
+
+    return Backend()
+
+
+def _left(timeout: float | None, too_late: type[Exception]) -> float | None:
+    if timeout is None:
+        return None  # the pool closes connections without one
+    left: float = _here.deadline - time.monotonic()
+    if left <= 0:
+        raise too_late
+    return min(timeout, left)
+
+
+def _core_request(request: Request, content: _Content, timeout_seconds: float | None) -> httpcore2.Request:
     import httpcore2  # noqa: PLC0415
 
     origin = _origin(request.root)
@@ -303,9 +379,7 @@ def _core_request(request: Request, timeout_seconds: float) -> httpcore2.Request
     if request.body is not None:
         headers.append((b"Content-Length", b"%d" % len(request.body)))
     timeouts = dict.fromkeys(("connect", "read", "write", "pool"), timeout_seconds)
-    return httpcore2.Request(
-        request.method, url, headers=headers, content=request.body, extensions={"timeout": timeouts}
-    )
+    return httpcore2.Request(request.method, url, headers=headers, content=content, extensions={"timeout": timeouts})
 
 
 def _pool_options(base_url: str) -> dict[str, Any]:
@@ -321,6 +395,11 @@ def _pool_options(base_url: str) -> dict[str, Any]:
 
 
 @functools.cache
+def _async_errors() -> tuple[type[Exception], ...]:
+    return (TimeoutError, *_core_errors())
+
+
+@functools.cache
 def _core_errors() -> tuple[type[Exception], ...]:
     import httpcore2  # noqa: PLC0415
 
@@ -333,35 +412,51 @@ def _core_errors() -> tuple[type[Exception], ...]:
     )
 
 
-def _lost(error: Exception, library: Any) -> Failure:
-    """Say what an exception means that came before any status; both libraries name theirs alike."""
-    if isinstance(error, (library.LocalProtocolError, library.UnsupportedProtocol, getattr(library, "InvalidURL", ()))):
+def _unanswered(error: Exception, content: _Content) -> Failure:
+    """Say what an exception means that came before any status."""
+    if isinstance(error, TimeoutError):
+        reason = "the answer took too long" if content.sent else "the connection took too long"
+        return Failure(reason=reason, sent=content.sent)
+    return _lost(error, sent=content.sent)
+
+
+def _lost(error: Exception, *, sent: bool | None = None) -> Failure:
+    """Say what an exception means that came before any status; httpx2 and its core name theirs alike.
+
+    Args:
+        error: The exception.
+        sent: Whether the request's head had left, None where its kind must tell.
+    """
+    name = type(error).__name__
+    if name in {"LocalProtocolError", "UnsupportedProtocol", "InvalidURL"}:
         return Failure(reason="the request cannot be written", sent=False, permanent=True)
-    unsent = (library.ConnectError, library.ConnectTimeout, library.PoolTimeout, library.ProxyError)
-    if isinstance(error, unsent):
-        return Failure(reason=_reason(error), sent=False, permanent="CERTIFICATE_VERIFY_FAILED" in str(error))
-    return Failure(reason=_reason(error), sent=True)
+    if sent is None:
+        sent = name not in {"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError"}
+    return Failure(reason=_reason(error, name), sent=sent, permanent="CERTIFICATE_VERIFY_FAILED" in str(error))
 
 
-def _reason(error: Exception) -> str:
-    """Say what happened in the error's own words; a timeout has none but its name."""
+def _reason(error: Exception, name: str) -> str:
+    """Say what happened: in the system's words, or in ours where the library would quote what came."""
     words = {
         "ConnectTimeout": "the connection took too long",
         "PoolTimeout": "no connection came free",
         "ReadTimeout": "the answer took too long",
         "WriteTimeout": "the request took too long",
     }
-    name = type(error).__name__
+    if name == "RemoteProtocolError":
+        is_end = "disconnected" in str(error) or "closed" in str(error)
+        return "the server closed the connection" if is_end else "what came back is not HTTP"
     return words.get(name) or re.sub(r"^\[Errno -?\d+\] ", "", str(error)).rstrip(".") or name
 
 
 def _is_proxied(base_url: str) -> bool:
     """Tell whether proxy variables are set that may apply; loopback ignores them."""
+    if is_loopback_host(urlsplit(base_url).hostname or ""):
+        return False
     from urllib.request import getproxies  # noqa: PLC0415 - takes long to load
 
     proxies = getproxies()
-    is_set = any(proxies.get(scheme) for scheme in _PROXY_SCHEMES)
-    return is_set and not is_loopback_host(urlsplit(base_url).hostname or "")
+    return any(proxies.get(scheme) for scheme in _PROXY_SCHEMES)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,177 @@
+"""What the commands that call the provider share: whose accounts, by which credentials, how far along."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from upcall.cli.output import error_console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from upcall.client import AccountResult, ThingSpaceClient
+    from upcall.settings import Settings
+
+__all__ = [
+    "AccountsArgument",
+    "AllOption",
+    "Book",
+    "ConcurrencyOption",
+    "ConfigOption",
+    "open_book",
+    "settings_of",
+    "usage_errors",
+]
+
+T = TypeVar("T")
+
+_FOUND = "upcall.toml"
+
+AccountsArgument = Annotated[list[str] | None, typer.Argument(metavar="ACCOUNT…", help="Such as 0000123456-00001.")]
+AllOption = Annotated[bool, typer.Option("--all", help="Take every account of the settings file.")]
+ConfigOption = Annotated[
+    str | None,
+    typer.Option("--config", help="The settings file. [default: UPCALL_CONFIG, else upcall.toml where there is one]"),
+]
+ConcurrencyOption = Annotated[int, typer.Option("--max-concurrency", min=1, max=64, help="How many calls at once.")]
+
+
+class Book:
+    """Hold the accounts of one command, and a client for each set of credentials among them.
+
+    Args:
+        settings: What the environment and the settings file say.
+        accounts: The accounts, in order.
+        max_concurrency: How many calls at once.
+        allow_http: Admit http callback URLs to loopback.
+    """
+
+    def __init__(
+        self, settings: Settings, accounts: Sequence[str], *, max_concurrency: int, allow_http: bool | None
+    ) -> None:
+        self._known = {account.name: account for account in settings.accounts}
+        self._settings = settings
+        self._clients: dict[str | None, ThingSpaceClient] = {}
+        self._max_concurrency = max_concurrency
+        self._allow_http = allow_http
+        self.allows_http = bool(settings.allow_http)
+        self.accounts = tuple(accounts)
+
+    def url_of(self, account: str) -> str | None:
+        """Return the URL that the settings file gives an account."""
+        known = self._known.get(account)
+        return known.url if known is not None else None
+
+    def each(
+        self, accounts: Sequence[str], what: str, call: Callable[[ThingSpaceClient, str], T]
+    ) -> list[AccountResult[T]]:
+        """Make a call for each account, so many at once, and show how far along it is.
+
+        Args:
+            accounts: For which accounts.
+            what: What is done, for the progress bar.
+            call: Makes the call of one account.
+
+        Returns:
+            A result an account, in order.
+        """
+        from upcall.client.many import run_many
+
+        work = [(account, partial(call, self._client(account), account)) for account in accounts]
+        with _progress(what, len(work)) as on_result:
+            return run_many(work, max_concurrency=self._max_concurrency, on_result=on_result)
+
+    def close(self) -> None:
+        """Close the clients."""
+        for client in self._clients.values():
+            client.close()
+
+    def _client(self, account: str) -> ThingSpaceClient:
+        import upcall.client
+
+        known = self._known.get(account)
+        name = known.credentials if known is not None else None
+        if name not in self._clients:
+            self._clients[name] = upcall.client.ThingSpaceClient(
+                credentials=self._settings.credentials_by_name[name] if name else self._settings.credentials,
+                allow_http=self._allow_http or None,
+                config=self._settings.path,
+            )
+        return self._clients[name]
+
+
+@contextlib.contextmanager
+def open_book(
+    accounts: Sequence[str] | None,
+    *,
+    everything: bool,
+    config: str | None,
+    max_concurrency: int = 8,
+    allow_http: bool = False,
+) -> Iterator[Book]:
+    """Open the book of the accounts that a command names, or of all that the settings file does.
+
+    Raises:
+        SettingsError: No account is named, or one that cannot be.
+    """
+    from upcall.errors import SettingsError
+    from upcall.thingspace import check_account
+
+    settings = settings_of(config)
+    if everything and accounts:
+        raise SettingsError("Accounts and --all are both given.", hint="Give one of them.")
+    if everything and not settings.accounts:
+        where = f"{settings.path} names none" if settings.path else f"there is no {_FOUND} here"
+        raise SettingsError(f"--all takes the accounts of the settings file, and {where}.", hint="Try: --config FILE")
+    named = [account.name for account in settings.accounts] if everything else list(dict.fromkeys(accounts or ()))
+    if not named:
+        raise SettingsError("No account is given.", hint="Name one or more, or give --all.")
+    with usage_errors():
+        for account in named:
+            check_account(account)
+    book = Book(settings, named, max_concurrency=max_concurrency, allow_http=allow_http)
+    try:
+        yield book
+    finally:
+        book.close()
+
+
+def settings_of(config: str | None) -> Settings:
+    """Read the settings: of the file that is named, else of the one that lies here."""
+    from upcall.settings import config_path, read_settings
+
+    found = Path(_FOUND)
+    if config is None and config_path() is None and found.exists():
+        config = str(found)
+    return read_settings(config=config)
+
+
+@contextlib.contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn what a local check refuses into an error of usage."""
+    from upcall.errors import SettingsError
+
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"{error}.") from None
+
+
+@contextlib.contextmanager
+def _progress(what: str, total: int) -> Iterator[Callable[[Any], None] | None]:
+    """Show a bar on a terminal, where there is more than one thing to wait for."""
+    console = error_console()
+    if not console.is_terminal or total <= 1:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda _: bar.advance(task)
