@@ -113,6 +113,11 @@ class Authenticator:
         slot.drop(token.value)
         return True
 
+    def forget(self) -> Flow[None]:
+        """Drop both tokens, here and on disk; one that was given stays."""
+        for kind, slot in ((BEARER, self.bearer), (SESSION, self.session)):
+            yield from self.drop(kind, slot.peek() or (yield from self._stored(kind)))
+
     def end_session(self) -> Flow[None]:
         """Log out of the session that is held, here or on disk; a fixed session token is left alone."""
         if self.session.is_fixed:

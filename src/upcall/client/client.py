@@ -203,8 +203,11 @@ class ThingSpaceClient(_Client):
         self.campaigns_v2 = CampaignsV2Controller(self._call)
         self.software_management_reports_v2 = SoftwareManagementReportsV2Controller(self._call)
 
-    def login(self) -> None:
+    def login(self, *, fresh: bool = False) -> None:
         """Fetch both tokens now, unless good ones are held; every call does so by itself.
+
+        Args:
+            fresh: Drop the tokens that are held first, to see whether the credentials are right.
 
         Raises:
             SettingsError: Credentials are missing.
@@ -212,7 +215,7 @@ class ThingSpaceClient(_Client):
             LoginLatchedError: It refused them before, and no login was sent.
             ThingSpaceError: The provider did not answer, or with an error.
         """
-        self._driver.run(self._exchange.log_in())
+        self._driver.run(self._exchange.log_in(fresh=fresh))
 
     def logout(self) -> None:
         """End the session that this client began, if it began one.
@@ -328,9 +331,9 @@ class AsyncThingSpaceClient(_Client):
             AsyncSoftwareManagementReportsV2Controller(self._call)
         )
 
-    async def login(self) -> None:
+    async def login(self, *, fresh: bool = False) -> None:
         """Fetch both tokens now, unless good ones are held; see `ThingSpaceClient.login`."""
-        await self._driver.run(self._exchange.log_in())
+        await self._driver.run(self._exchange.log_in(fresh=fresh))
 
     async def logout(self) -> None:
         """End the session that this client began, if it began one; see `ThingSpaceClient.logout`."""

@@ -114,14 +114,19 @@ class Exchange:
                 if settled is not None:
                     return settled
 
-    def log_in(self) -> Flow[None]:
+    def log_in(self, *, fresh: bool = False) -> Flow[None]:
         """Fetch both tokens, unless good ones are held.
+
+        Args:
+            fresh: Drop those that are held first.
 
         Raises:
             ThingSpaceError: The provider refused or did not answer.
             SettingsError: Credentials are missing.
         """
         self._require(Auth.BOTH)
+        if fresh:
+            yield from self.auth.forget()
         yield from self.auth.tokens(Auth.BOTH, Trip(self.limits, self.clock.monotonic()))
 
     def log_out(self) -> Flow[None]:

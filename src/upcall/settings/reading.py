@@ -62,6 +62,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         token_store: Whether tokens are kept on disk, or in which file.
         accounts: The accounts, in the file's order.
         credentials_by_name: The ``[credentials.…]`` tables, read.
+        sources_by_name: For each of them where each credential is read from, a variable or a file.
         path: The settings file, None where there is none.
     """
 
@@ -76,6 +77,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     token_store: bool | str | None = None
     accounts: tuple[Account, ...] = ()
     credentials_by_name: dict[str, Credentials] = msgspec.field(default_factory=dict)
+    sources_by_name: dict[str, dict[str, str | None]] = msgspec.field(default_factory=dict)
     path: Path | None = None
 
     def credentials_of(self, account: Account) -> Credentials:
@@ -144,6 +146,7 @@ def read_settings(
         token_store=_token_store(env, file.client.token_store),
         accounts=file.accounts,
         credentials_by_name=named,
+        sources_by_name={name: _sources(table) for name, table in file.credentials.items()},
         path=path,
     )
 
@@ -219,6 +222,14 @@ def _read_file(path: Path) -> _File:
                 f" {account.name} asks for."
             )
     return file
+
+
+def _sources(table: _References) -> dict[str, str | None]:
+    """Return what a table of references points at; the file counts where both are given."""
+    return {
+        field: getattr(table, f"{field}_file") or getattr(table, f"{field}_env")
+        for field in Credentials.__struct_fields__
+    }
 
 
 def _resolve(table: _References, name: str, env: Mapping[str, str], path: Path | None) -> Credentials:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from email.utils import formatdate
 
 import pytest
@@ -33,7 +32,7 @@ NOW = 1_700_000_000.0
         ("1.5", 0.0),
         ("soon", 0.0),
         ("²", 0.0),
-        ("9" * 5000, math.inf),
+        ("9" * 5000, 1e9),
         ("Tue, 99 Nov 2023 99:99:99 GMT", 0.0),
     ],
 )
