@@ -90,3 +90,120 @@ def test_where_state_lies():
     assert state_dir({"HOME": "/home/me"}) == Path("/home/me/.local/state/upcall")
     assert default_store({"UPCALL_STATE_DIR": "/s"}) == "sqlite:////s/inbox.db"
     assert default_store({"UPCALL_STORE": "sqlite:///else"}) == "sqlite:///else"
+
+
+SETTINGS_FILE = """
+[client]
+environment = "staging"
+timeout_seconds = 10
+max_retries = 1
+max_elapsed_seconds = 20.5
+allow_http = true
+token_store = "kept.json"
+
+[[accounts]]
+name = "0000123456-00001"
+url = "https://fleet.example.com/callbacks/a"
+credentials = "east"
+
+[[accounts]]
+name = "0000123456-00002"
+
+[credentials.east]
+client_id_env = "EAST_ID"
+client_secret_file = "east-secret"
+username_env = "EAST_USER"
+"""
+
+
+@pytest.fixture
+def settings_file(tmp_path):
+    """Write a settings file with everything in it."""
+    (tmp_path / "east-secret").write_text("from-file\n")
+    path = tmp_path / "upcall.toml"
+    path.write_text(SETTINGS_FILE)
+    return path
+
+
+def test_a_settings_file_gives_options_accounts_and_credentials(settings_file):
+    """Every field of the file is read; a file of a secret is looked for beside it."""
+    settings = read_settings({"EAST_ID": "id-east"}, config=settings_file)
+    assert (settings.environment, settings.timeout_seconds, settings.max_retries) == ("staging", 10.0, 1)
+    assert (settings.max_elapsed_seconds, settings.allow_http, settings.token_store) == (20.5, True, "kept.json")
+    first, second = settings.accounts
+    assert (first.name, first.url) == ("0000123456-00001", "https://fleet.example.com/callbacks/a")
+    assert (second.name, second.url, second.credentials) == ("0000123456-00002", None, None)
+    east = settings.credentials_of(first)
+    assert (east.client_id, east.client_secret, east.username) == ("id-east", "from-file", None)
+    assert settings.sources_by_name["east"]["client_secret"] == "east-secret"
+    assert settings.credentials_of(second) == settings.credentials
+
+
+def test_a_variable_stands_before_the_file(settings_file):
+    """What the environment says wins, option by option, and a base URL there puts the file's environment aside."""
+    environ = {
+        "UPCALL_CONFIG": str(settings_file),
+        "UPCALL_TIMEOUT_SECONDS": "2.5",
+        "UPCALL_MAX_RETRIES": "0",
+        "UPCALL_ALLOW_HTTP": "no",
+        "UPCALL_TOKEN_STORE": "1",
+        "THINGSPACE_BASE_URL": "https://host/api",
+    }
+    settings = read_settings(environ)
+    assert (settings.timeout_seconds, settings.max_retries, settings.max_elapsed_seconds) == (2.5, 0, 20.5)
+    assert (settings.allow_http, settings.token_store) == (False, True)
+    assert (settings.base_url, settings.environment) == ("https://host/api", None)
+
+
+def test_a_table_called_default_stands_in_for_variables(tmp_path):
+    """Where no variable names credentials, [credentials.default] does; one variable puts it aside whole."""
+    path = tmp_path / "upcall.toml"
+    path.write_text('[credentials.default]\nclient_id_env = "MINE"\n')
+    assert read_settings({"MINE": "id"}, config=path).credentials.client_id == "id"
+    assert read_settings({"MINE": "id", "THINGSPACE_USERNAME": "u"}, config=path).credentials.client_id is None
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[client]\ntimeout_second = 1", "timeout_second"),
+        ('[client]\ntimeout_seconds = "1"', r"\$\.client\.timeout_seconds"),
+        ("[[accounts]]\nurl = 'x'", "name"),
+        ("[[accounts]]\nname = 'a'\n[[accounts]]\nname = 'a'", "account a twice"),
+        ("[[accounts]]\nname = 'a'\ncredentials = 'west'", r"no table \[credentials\.west\]"),
+        ("[credentials.a]\npassword = 'canary'", "password"),
+        ("[client", "wrong"),
+        ('[client]\nbase_url = "https://h/api"\nenvironment = "qa"', "Give one of them"),
+        ("[credentials.a]\npassword_file = 'nowhere'", r"credentials\.a\.password_file names"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named_with_its_place(tmp_path, text, complaint):
+    """A wrong file says which file, where in it and what, and never shows a value."""
+    path = tmp_path / "upcall.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=complaint) as caught:
+        read_settings({}, config=path)
+    assert "canary" not in str(caught.value)
+
+
+def test_a_settings_file_that_cannot_be_read_says_why(tmp_path):
+    """A path to nothing, to a directory, and to bytes that are no text."""
+    (tmp_path / "binary").write_bytes(b"\xff")
+    for name, complaint in (("none", "There is no settings file"), (".", "directory"), ("binary", "not UTF-8")):
+        with pytest.raises(SettingsError, match=complaint):
+            read_settings({}, config=tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"UPCALL_TIMEOUT_SECONDS": "soon"},
+        {"UPCALL_MAX_RETRIES": "1.5"},
+        {"UPCALL_ALLOW_HTTP": "maybe"},
+        {"THINGSPACE_BASE_URL": "https://h/api", "THINGSPACE_ENVIRONMENT": "qa"},
+    ],
+)
+def test_a_variable_that_makes_no_sense_is_named(environ):
+    """A typo in a variable is an error that names it, not a default that surprises."""
+    with pytest.raises(SettingsError, match=next(iter(environ))):
+        read_settings(environ)

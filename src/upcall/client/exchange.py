@@ -70,6 +70,7 @@ class Exchange:
         self.user_agent = user_agent
         self.auth = Authenticator(self, latch, token_store)
         self._observer = Observer(event_hooks, self._secrets)
+        self._missing, self._unusable = credentials.missing(), credentials.unusable()
 
     # --- A call ------------------------------------------------------------------------------------------------------
 
@@ -192,19 +193,19 @@ class Exchange:
             )
 
     def _require(self, auth: Auth) -> None:
-        if auth is Auth.NONE:
+        if auth is Auth.NONE or not (self._missing or self._unusable):
             return
-        missing = self.credentials.missing()
-        if auth in {Auth.BASIC, Auth.BEARER}:
+        missing = self._missing
+        if auth is not Auth.BOTH:
             missing = tuple(name for name in missing if "CLIENT" in name)
         if missing:
             raise SettingsError(
                 f"Credentials are missing: {', '.join(missing)}.",
                 hint="Set them in the environment, each also as …_FILE with the path of a file that holds it.",
             )
-        unusable = self.credentials.unusable()
-        if unusable:
-            raise SettingsError(f"{', '.join(unusable)} cannot be sent: it holds characters that no request can carry.")
+        if self._unusable:
+            names = ", ".join(self._unusable)
+            raise SettingsError(f"{names} cannot be sent: it holds characters that no request can carry.")
 
     def _request(self, call: Call[Any], bearer: Token | None, session: Token | None) -> Request:
         headers = {"Accept": "application/json", "User-Agent": self.user_agent}
