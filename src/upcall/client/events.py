@@ -41,6 +41,7 @@ _SHOWN_HEADERS: Final = frozenset(
     {
         "accept",
         "accept-encoding",
+        "cache-control",
         "content-encoding",
         "content-length",
         "content-type",
@@ -108,7 +109,8 @@ class CallEvent(msgspec.Struct, frozen=True, kw_only=True):
             f"after {self.elapsed_seconds:.3f} s",
             " ".join(f"{name}={value!r}" for name, value in self.headers.items()) or None,
         ]
-        return f"{self.operation} {self.kind}: {self.method} {self.url}, {', '.join(fact for fact in facts if fact)}"
+        happened = self.kind.replace("_", " ")
+        return f"{self.operation} {happened}: {self.method} {self.url}, {', '.join(fact for fact in facts if fact)}"
 
 
 EventHook: TypeAlias = Callable[[CallEvent], object]
