@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import warnings
+import weakref
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from upcall.client.effects import Do, Flow, Join, Launch, Send, Wait
@@ -30,6 +32,7 @@ class AsyncDriver:
         self._make_wire = make_wire
         self._loops: dict[asyncio.AbstractEventLoop, _LoopPart] = {}
         self._is_closed = False
+        weakref.finalize(self, _left_open, self._loops).atexit = False
 
     async def run(self, flow: Flow[T]) -> T:
         """Carry out a flow and return what it comes to."""
@@ -79,7 +82,8 @@ class AsyncDriver:
         loop = asyncio.get_running_loop()
         part = self._loops.get(loop)
         if part is None:
-            part = self._loops[loop] = _LoopPart(self._make_wire(), lambda: self._loops.pop(loop, None))
+            loops = self._loops
+            part = loops[loop] = _LoopPart(self._make_wire(), lambda: loops.pop(loop, None))
             await part.open()
         return part
 
@@ -114,6 +118,16 @@ class _LoopPart:
             for task in self._tasks:
                 task.cancel()
             await self.wire.aclose()
+
+
+def _left_open(loops: dict[asyncio.AbstractEventLoop, _LoopPart]) -> None:
+    """Warn of connections in a loop that still runs; those of an ended one were closed as it ended."""
+    if loops:
+        warnings.warn(
+            "An AsyncThingSpaceClient was not closed: use it in an async with statement, or await aclose().",
+            ResourceWarning,
+            2,
+        )
 
 
 async def _to_its_end(function: Callable[[], T]) -> tuple[T, asyncio.CancelledError | None]:

@@ -13,6 +13,8 @@ _URL_CHARACTERS: Final = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]*")
 """What RFC 3986 lets a URL hold."""
 
 _EXAMPLE: Final = "https://host:50559/path"
+_WRITTEN: Final = "(Software Management API reference V2, 'Register a callback listener URL')"
+"""Where the provider says what it demands of accounts and URLs."""
 
 
 def check_account(account: object) -> str:
@@ -30,10 +32,12 @@ def check_account(account: object) -> str:
     if not isinstance(account, str):
         message = f"account must be a str such as '0000123456-00001', not {type(account).__name__}"
         if isinstance(account, int):
-            message += ": a number loses the leading zeros that are part of the name"
+            message += f": a number loses the leading zeros that are part of the name {_WRITTEN}"
         raise TypeError(message)
     if not account or account in {".", ".."} or account != account.strip() or not account.isprintable():
-        raise ValueError(f"account must not be {account!r}: ThingSpace expects a name such as '0000123456-00001'")
+        raise ValueError(
+            f"account must not be {account!r}: ThingSpace expects a name such as '0000123456-00001' {_WRITTEN}"
+        )
     return account
 
 
@@ -64,13 +68,15 @@ def check_callback_url(url: object, *, allow_http: bool = False) -> str:
         raise ValueError(f"url cannot be read: {error}") from None
     if "@" in parts.netloc:
         raise ValueError(
-            "url must not name a user or a password: ThingSpace does no HTTP authentication;"
-            " put an unguessable token into the path"
+            "url must not name a user or a password: ThingSpace does no HTTP authentication (Software Management,"
+            " 'About callback services'); put an unguessable token into the path"
         )
     if not host:
-        raise ValueError(f"url names no host: ThingSpace needs a whole URL such as {_EXAMPLE}")
+        raise ValueError(f"url names no host: ThingSpace needs a whole URL such as {_EXAMPLE} {_WRITTEN}")
     if port == 0 or not _is_host(host):
-        raise ValueError(f"url cannot be reached at {parts.netloc!r}: ThingSpace needs a URL such as {_EXAMPLE}")
+        raise ValueError(
+            f"url cannot be reached at {parts.netloc!r}: ThingSpace needs a URL such as {_EXAMPLE} {_WRITTEN}"
+        )
     _check_scheme(parts, host, allow_http=allow_http)
     return url
 
@@ -112,10 +118,7 @@ def _check_scheme(parts: SplitResult, host: str, *, allow_http: bool) -> None:
     shown = f"{parts.scheme}://{parts.netloc}"
     if parts.scheme == "http" and allow_http:
         raise ValueError(f"url {shown!r} is http: allow_http admits loopback hosts only, and {host} is not one")
-    raise ValueError(
-        f"url {shown!r} is not https, which ThingSpace demands of a callback listener"
-        " (Software Management API reference V2, 'Register a callback listener URL')"
-    )
+    raise ValueError(f"url {shown!r} is not https, which ThingSpace demands of a callback listener {_WRITTEN}")
 
 
 def _is_host(host: str) -> bool:

@@ -215,6 +215,16 @@ def test_a_client_left_open_warns(base_url):
         gc.collect()
 
 
+async def test_an_async_client_left_open_warns(base_url):
+    """So does the async twin, while its event loop goes on; its connections are closed by the loop."""
+    client = AsyncThingSpaceClient(base_url=base_url, credentials=CREDENTIALS)
+    await client.sandbox_banner()
+    del client
+    with pytest.warns(ResourceWarning, match="AsyncThingSpaceClient was not closed"):
+        gc.collect()
+    await asyncio.sleep(0)  # the loop closes what the client forgot
+
+
 def test_a_client_that_was_never_used_may_be_forgotten(base_url):
     """Without a call there is nothing to close."""
     ThingSpaceClient(base_url=base_url, credentials=CREDENTIALS)
