@@ -31,7 +31,9 @@ app = typer.Typer(no_args_is_help=True, help="Read and write which URL receives 
 UrlOption = Annotated[
     str | None,
     typer.Option(
-        "--url", help="Where ThingSpace is to POST: https, reachable from outside. [default: the settings file's]"
+        "--url",
+        help="Where ThingSpace is to POST: https, reachable from outside.",
+        show_default="the account's url in the settings file",
     ),
 ]
 HttpOption = Annotated[bool, typer.Option("--allow-http", help="Admit http to this machine, for a sandbox.")]
@@ -67,7 +69,7 @@ class _Outcome:
         self.code = EXIT_PROVIDER
 
 
-@app.command()
+@app.command(epilog="Such as: upcall callbacks show 0000123456-00001 0000123456-00002 --json")
 def show(
     accounts: AccountsArgument = None,
     *,
@@ -92,7 +94,9 @@ def show(
     return outcome.code
 
 
-@app.command()
+@app.command(
+    epilog="Such as: upcall callbacks register 0000123456-00001 --url https://fleet.example.com/callbacks/TOKEN"
+)
 def register(
     accounts: AccountsArgument = None,
     *,
@@ -130,7 +134,7 @@ def register(
     return outcome.code
 
 
-@app.command()
+@app.command(epilog="Such as: upcall callbacks update --all --config fleet.toml")
 def update(
     accounts: AccountsArgument = None,
     *,
@@ -158,7 +162,7 @@ def update(
     return outcome.code
 
 
-@app.command()
+@app.command(epilog="Such as: upcall callbacks deregister 0000123456-00001 --yes")
 def deregister(
     accounts: AccountsArgument = None,
     *,

@@ -36,7 +36,7 @@ AccountsArgument = Annotated[list[str] | None, typer.Argument(metavar="ACCOUNTâ€
 AllOption = Annotated[bool, typer.Option("--all", help="Take every account of the settings file.")]
 ConfigOption = Annotated[
     str | None,
-    typer.Option("--config", help="The settings file. [default: UPCALL_CONFIG, else upcall.toml where there is one]"),
+    typer.Option("--config", help="The settings file.", show_default="UPCALL_CONFIG, else upcall.toml here"),
 ]
 ConcurrencyOption = Annotated[int, typer.Option("--max-concurrency", min=1, max=64, help="How many calls at once.")]
 

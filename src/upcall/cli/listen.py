@@ -27,13 +27,13 @@ def listen(
     store: StoreOption = None,
     account: Annotated[
         list[str] | None,
-        typer.Option(help="An account whose callbacks are expected; may be given several times. [default: all]"),
+        typer.Option(help="An account whose callbacks are expected; may be given several times.", show_default="all"),
     ] = None,
     token: Annotated[
         list[str] | None,
         typer.Option(
-            help="The secret end of the callback URL, TOKEN or ACCOUNT=TOKEN; may be given several times."
-            " [default: UPCALL_TOKENS, UPCALL_TOKENS_FILE, else one is generated and kept in the store]"
+            help="The secret end of the callback URL, TOKEN or ACCOUNT=TOKEN; may be given several times.",
+            show_default="UPCALL_TOKENS, UPCALL_TOKENS_FILE, else one is generated and kept in the store",
         ),
     ] = None,
     mask_token: Annotated[bool, typer.Option("--mask-token", help="Hide the token in the ready line.")] = False,

@@ -24,7 +24,8 @@ StoreOption = Annotated[
     str | None,
     typer.Option(
         "--store",
-        help="The inbox, such as sqlite:///var/lib/upcall/inbox.db. [default: UPCALL_STORE, else the state directory]",
+        help="The inbox, such as sqlite:///var/lib/upcall/inbox.db.",
+        show_default="UPCALL_STORE, else in the state directory",
     ),
 ]
 

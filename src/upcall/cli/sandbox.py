@@ -25,7 +25,9 @@ def sandbox(
     speed: Annotated[
         float, typer.Option(help="How fast campaigns and retry gaps pass: 3600 is an hour a second.")
     ] = 1.0,
-    seed: Annotated[int | None, typer.Option(help="Decides devices' fates and faults. [default: a random one]")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Decides devices' fates and faults.", show_default="a random one")
+    ] = None,
     faults: Annotated[
         str | None, typer.Option(metavar="NAME=RATE,…", help="What goes wrong: delay, drop, duplicate, reorder.")
     ] = None,
