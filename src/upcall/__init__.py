@@ -5,9 +5,9 @@ Everything public stands here by name and is loaded at its first use: `import up
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from upcall.lazy import lazy_names
 from upcall.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -65,15 +65,15 @@ __all__ = [
     "parse_callback",
 ]
 
-_ROOMS = {
-    "upcall.app": ("Upcall",),
-    "upcall.client": (
+_NAMES_OF = {
+    "app": ("Upcall",),
+    "client": (
         "AsyncSoftwareManagementCallbacksV2Controller",
         "AsyncThingSpaceClient",
         "SoftwareManagementCallbacksV2Controller",
         "ThingSpaceClient",
     ),
-    "upcall.errors": (
+    "errors": (
         "AnsweredError",
         "CredentialsError",
         "FotaV2ResultException",
@@ -84,8 +84,8 @@ _ROOMS = {
         "UndecodableAnswerError",
         "UpcallError",
     ),
-    "upcall.settings": ("Credentials",),
-    "upcall.thingspace": (
+    "settings": ("Credentials",),
+    "thingspace": (
         "CallbackEvent",
         "CallbackSummary",
         "DeviceUpdate",
@@ -95,17 +95,5 @@ _ROOMS = {
         "parse_callback",
     ),
 }
-_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
-
-def __getattr__(name: str) -> Any:
-    room = _ROOM_OF.get(name)
-    if room is None:
-        raise AttributeError(f"module 'upcall' has no attribute {name!r}")
-    value = getattr(import_module(room), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _NAMES_OF)

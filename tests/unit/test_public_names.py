@@ -8,6 +8,8 @@ import sys
 import pytest
 
 import upcall
+import upcall.client
+import upcall.thingspace
 
 
 def loaded_after(statement: str) -> set[str]:
@@ -20,11 +22,13 @@ def loaded_after(statement: str) -> set[str]:
     return set(json.loads(done.stdout))
 
 
-def test_all_is_exact_and_sorted():
-    """`upcall.__all__` is sorted and is exactly what loads lazily."""
-    assert upcall.__all__ == sorted(set(upcall.__all__))
-    assert set(upcall.__all__) == set(upcall._ROOM_OF)
-    assert set(upcall.__all__) <= set(dir(upcall))
+@pytest.mark.parametrize("package", [upcall, upcall.client, upcall.thingspace], ids=lambda package: package.__name__)
+def test_all_is_exact_and_sorted(package):
+    """`__all__` is sorted and is exactly what loads lazily, and each name of it loads."""
+    assert package.__all__ == sorted(set(package.__all__))
+    assert set(package.__all__) == {name for names in package._NAMES_OF.values() for name in names}
+    assert set(package.__all__) <= set(dir(package))
+    assert all(getattr(package, name) is not None for name in package.__all__)
 
 
 @pytest.mark.parametrize("name", upcall.__all__)
@@ -52,7 +56,7 @@ def test_import_loads_no_room():
     loaded = loaded_after("import upcall")
     roots = {name.partition(".")[0] for name in loaded}
     assert not roots & {"aiohttp", "httptools", "httpx2", "msgspec", "rich", "sqlite3", "typer", "uvicorn", "uvloop"}
-    assert {name for name in loaded if name.startswith("upcall.")} <= {"upcall.version"}
+    assert {name for name in loaded if name.startswith("upcall.")} <= {"upcall.lazy", "upcall.version"}
 
 
 def test_contract_loads_no_library_but_msgspec():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from upcall.lazy import lazy_names
 
 if TYPE_CHECKING:
     from upcall.client.async_controllers import (
@@ -42,7 +43,7 @@ __all__ = [
     "TokenState",
 ]
 
-_MODULES = {
+_NAMES_OF = {
     "async_controllers": (
         "AsyncCampaignsV2Controller",
         "AsyncSoftwareManagementCallbacksV2Controller",
@@ -61,17 +62,5 @@ _MODULES = {
     "raw": ("RawResponse",),
     "trip": ("CallOptions",),
 }
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
-
-def __getattr__(name: str) -> Any:
-    module = _MODULE_OF.get(name)
-    if module is None:
-        raise AttributeError(f"module 'upcall.client' has no attribute {name!r}")
-    value = getattr(import_module(f"upcall.client.{module}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _NAMES_OF)

@@ -5,8 +5,9 @@ A name is loaded at its first use: a client that checks an account does not pay 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from upcall.lazy import lazy_names
 
 if TYPE_CHECKING:
     from upcall.thingspace.accounts import check_account, check_callback_url, is_loopback_host
@@ -84,7 +85,7 @@ __all__ = [
     "text_of_micros",
 ]
 
-_MODULES = {
+_NAMES_OF = {
     "accounts": (
         "check_account",
         "check_callback_url",
@@ -134,17 +135,5 @@ _MODULES = {
         "text_of_micros",
     ),
 }
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
-
-def __getattr__(name: str) -> Any:
-    module = _MODULE_OF.get(name)
-    if module is None:
-        raise AttributeError(f"module 'upcall.thingspace' has no attribute {name!r}")
-    value = getattr(import_module(f"upcall.thingspace.{module}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _NAMES_OF)
