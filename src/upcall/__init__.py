@@ -13,8 +13,12 @@ from upcall.version import __version__ as __version__
 if TYPE_CHECKING:
     from upcall.app import Upcall
     from upcall.client import (
+        AccountResult,
         AsyncSoftwareManagementCallbacksV2Controller,
         AsyncThingSpaceClient,
+        CallEvent,
+        CallOptions,
+        RawResponse,
         SoftwareManagementCallbacksV2Controller,
         ThingSpaceClient,
     )
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
         LoginLatchedError,
         NoAnswerError,
         RequestNotSentError,
+        SettingsError,
         ThingSpaceError,
         UndecodableAnswerError,
         UpcallError,
@@ -41,9 +46,12 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "AccountResult",
     "AnsweredError",
     "AsyncSoftwareManagementCallbacksV2Controller",
     "AsyncThingSpaceClient",
+    "CallEvent",
+    "CallOptions",
     "CallbackEvent",
     "CallbackSummary",
     "Credentials",
@@ -55,7 +63,9 @@ __all__ = [
     "FotaV2SuccessResult",
     "LoginLatchedError",
     "NoAnswerError",
+    "RawResponse",
     "RequestNotSentError",
+    "SettingsError",
     "SoftwareManagementCallbacksV2Controller",
     "ThingSpaceClient",
     "ThingSpaceError",
@@ -68,8 +78,12 @@ __all__ = [
 _NAMES_OF = {
     "app": ("Upcall",),
     "client": (
+        "AccountResult",
         "AsyncSoftwareManagementCallbacksV2Controller",
         "AsyncThingSpaceClient",
+        "CallEvent",
+        "CallOptions",
+        "RawResponse",
         "SoftwareManagementCallbacksV2Controller",
         "ThingSpaceClient",
     ),
@@ -80,6 +94,7 @@ _NAMES_OF = {
         "LoginLatchedError",
         "NoAnswerError",
         "RequestNotSentError",
+        "SettingsError",
         "ThingSpaceError",
         "UndecodableAnswerError",
         "UpcallError",

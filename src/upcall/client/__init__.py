@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     )
     from upcall.client.events import CallEvent, EventHook
     from upcall.client.latch import LatchState
-    from upcall.client.many import AccountResult
+    from upcall.client.many import AccountResult, OnResult
+    from upcall.client.operations import RegistrationBody
     from upcall.client.raw import RawResponse
     from upcall.client.trip import CallOptions
 
@@ -36,7 +37,9 @@ __all__ = [
     "CampaignsV2Controller",
     "EventHook",
     "LatchState",
+    "OnResult",
     "RawResponse",
+    "RegistrationBody",
     "SoftwareManagementCallbacksV2Controller",
     "SoftwareManagementReportsV2Controller",
     "ThingSpaceClient",
@@ -58,7 +61,8 @@ _NAMES_OF = {
     ),
     "events": ("CallEvent", "EventHook"),
     "latch": ("LatchState",),
-    "many": ("AccountResult",),
+    "many": ("AccountResult", "OnResult"),
+    "operations": ("RegistrationBody",),
     "raw": ("RawResponse",),
     "trip": ("CallOptions",),
 }

@@ -35,6 +35,14 @@ _TOUCH_SECONDS: Final = 60.0
 """How stale the time of last use on disk may be."""
 
 
+_WAYS_OUT: Final = {
+    Verdict.UNKNOWN: "The file {path} is damaged. To forget what it counted:",
+    Verdict.UNANSWERED: "Check the way to the provider, and the password; then:",
+    Verdict.SAME_PASSWORD: "Give another password, which is sent without more ado; or, to send this one again:",
+    Verdict.TWICE: "Correct the user name and the password (THINGSPACE_USERNAME, THINGSPACE_PASSWORD); then:",
+}
+
+
 class TokenState(msgspec.Struct, frozen=True, kw_only=True):
     """Say of one token that it lives, without showing it.
 
@@ -168,7 +176,10 @@ class Authenticator:
         if isinstance(outcome, TimeoutError):
             return self._login_timeout("the login that another call began has not ended", trip)
         # Everybody who waits raises an error of his own: a traceback belongs to one thread.
-        return outcome if seat.leads else copy.copy(outcome)
+        error = outcome if seat.leads and not trip.purpose else copy.copy(outcome)
+        if isinstance(error, ThingSpaceError) and trip.purpose:
+            error.message = f"{trip.purpose} needs a token. {error.message}"
+        return error
 
     def _login_timeout(self, reason: str, trip: Trip) -> ThingSpaceError:
         return failures.unreached(LOGIN, Failure(reason=reason, sent=False), self._exchange.tally(trip))
@@ -298,14 +309,9 @@ def _finish(slot: TokenSlot, flight: Flight, fetch: Flow[None]) -> Flow[None]:
 
 
 def _latched(refusal: Refusal, base_url: str) -> LoginLatchedError:
-    if refusal.verdict is Verdict.UNKNOWN:
-        hint = f"The file {refusal.path} is damaged. To forget what it counted, run: upcall login --reset"
-    elif refusal.verdict is Verdict.UNANSWERED:
-        hint = "Check the way to the provider and the password, then run: upcall login --reset"
-    else:
-        hint = "Correct THINGSPACE_USERNAME and THINGSPACE_PASSWORD, then run: upcall login --reset"
+    hint = _WAYS_OUT[refusal.verdict].format(path=refusal.path)
     return LoginLatchedError(
         f"No login was sent to {base_url}: {refusal.verdict.value}, and five refusals lock the account there.",
-        hint=hint,
+        hint=f"{hint} upcall login --reset, or client.reset_login_latch().",
         operation="login",
     )

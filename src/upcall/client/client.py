@@ -78,7 +78,11 @@ class _Client:
             base_url=base_url,
             credentials=credentials,
             limits=_limits(settings).but(
-                timeout_seconds=timeout_seconds, max_retries=max_retries, max_elapsed_seconds=max_elapsed_seconds
+                {
+                    "timeout_seconds": timeout_seconds,
+                    "max_retries": max_retries,
+                    "max_elapsed_seconds": max_elapsed_seconds,
+                }
             ),
             latch=self._latch,
             clock=_CLOCK,
@@ -128,7 +132,7 @@ class _Client:
             ) from None
 
     def _flow(self, call: Call[T], options: CallOptions) -> Flow[Reply[T]]:
-        return self._exchange.run(call, limits=self._exchange.limits.but(**options) if options else None)
+        return self._exchange.run(call, limits=self._exchange.limits.but(options) if options else None)
 
 
 class ThingSpaceClient(_Client):
@@ -158,7 +162,8 @@ class ThingSpaceClient(_Client):
         transport: An httpx2 transport in place of the network.
         http_client: Your own httpx2 client, for a proxy, mutual TLS or HTTP/2; you close it.
         state_dir: Where the count of refused logins lies, and the tokens.
-        config: The settings file; None takes the one that ``UPCALL_CONFIG`` names.
+        config: The settings file; None takes the one that ``UPCALL_CONFIG`` names. Only commands look for
+            ``upcall.toml`` by themselves.
 
     Raises:
         SettingsError: The environment, the base URL, a variable or the settings file cannot be used.
@@ -195,6 +200,7 @@ class ThingSpaceClient(_Client):
             state_dir=state_dir,
             config=config,
         )
+        _check_one(transport, http_client)
         self._driver = Driver(lambda: Wire(self.base_url, transport, http_client))
         self.software_management_callbacks_v2 = SoftwareManagementCallbacksV2Controller(
             self._call, allow_http=self._allow_http
@@ -277,7 +283,8 @@ class AsyncThingSpaceClient(_Client):
         transport: An httpx2 transport in place of the network.
         http_client: Your own httpx2 client; you close it, and it is good for one event loop.
         state_dir: Where the count of refused logins lies, and the tokens.
-        config: The settings file; None takes the one that ``UPCALL_CONFIG`` names.
+        config: The settings file; None takes the one that ``UPCALL_CONFIG`` names. Only commands look for
+            ``upcall.toml`` by themselves.
 
     Raises:
         SettingsError: The environment, the base URL, a variable or the settings file cannot be used.
@@ -321,6 +328,7 @@ class AsyncThingSpaceClient(_Client):
         )
         from upcall.client.async_driver import AsyncDriver  # noqa: PLC0415
 
+        _check_one(transport, http_client)
         self._driver = AsyncDriver(lambda: AsyncWire(self.base_url, transport, http_client))
         self.software_management_callbacks_v2: AsyncSoftwareManagementCallbacksV2Controller = (
             AsyncSoftwareManagementCallbacksV2Controller(self._call, allow_http=self._allow_http)
@@ -360,17 +368,19 @@ class AsyncThingSpaceClient(_Client):
         return raw_response(reply) if raw else reply.parsed
 
 
+def _check_one(transport: object, http_client: object) -> None:
+    if transport is not None and http_client is not None:
+        raise SettingsError("transport and http_client are both given.", hint="Give one of them.")
+
+
 def _limits(settings: Settings) -> Limits:
     """Return what calls may spend; a number out of its range is the settings' fault here."""
     try:
-        return Limits().but(
-            timeout_seconds=settings.timeout_seconds,
-            max_retries=settings.max_retries,
-            max_elapsed_seconds=settings.max_elapsed_seconds,
-        )
+        return Limits().but({name: getattr(settings, name) for name in CallOptions.__annotations__})
     except ValueError as error:
-        where = f" or {settings.path}" if settings.path else ""
-        raise SettingsError(f"{error}.", hint=f"Correct the UPCALL_… variable of that name{where}.") from None
+        name = str(error).partition(" ")[0]
+        where = f", or client.{name} in {settings.path}" if settings.path else ""
+        raise SettingsError(f"{error}.", hint=f"Correct or unset UPCALL_{name.upper()}{where}.") from None
 
 
 def _token_store(

@@ -89,7 +89,7 @@ class Exchange:
         operation = call.operation
         self._require(operation.auth)
         if trip is None:
-            trip = Trip(limits or self.limits, self.clock.monotonic())
+            trip = Trip(limits or self.limits, self.clock.monotonic(), operation.name)
         while True:
             bearer, session = yield from self.auth.tokens(operation.auth, trip)
             trip.attempts += 1

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 import msgspec
 
 from upcall.client.retry import RetryPolicy
 
-__all__ = ["CallOptions", "Limits", "Trip"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["CallOptions", "Limits", "Trip", "check_options"]
 
 _SHORTEST_TIMEOUT: Final = 1.0
 """A request that is sent at the end of its budget is still given a second: a write cut short is the worst outcome."""
@@ -46,24 +49,34 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         if not self.timeout_seconds > 0:
             raise ValueError(f"timeout_seconds must be more than 0, not {self.timeout_seconds}")
 
-    def but(
-        self,
-        *,
-        timeout_seconds: float | None = None,
-        max_retries: int | None = None,
-        max_elapsed_seconds: float | None = None,
-    ) -> Limits:
-        """Return these limits with what one call sets for itself."""
-        policy = self.policy
-        return Limits(
-            timeout_seconds=self.timeout_seconds if timeout_seconds is None else timeout_seconds,
-            policy=RetryPolicy(
-                max_retries=policy.max_retries if max_retries is None else max_retries,
-                max_elapsed_seconds=policy.max_elapsed_seconds if max_elapsed_seconds is None else max_elapsed_seconds,
-                backoff_seconds=policy.backoff_seconds,
-                max_backoff_seconds=policy.max_backoff_seconds,
-            ),
-        )
+    def but(self, options: Mapping[str, Any]) -> Limits:
+        """Return these limits with what one call sets for itself; None changes nothing.
+
+        Args:
+            options: See `CallOptions`.
+
+        Raises:
+            TypeError: There is no such option.
+            ValueError: A number is out of its range.
+        """
+        known = CallOptions.__annotations__
+        for name in options:
+            if name not in known:
+                raise TypeError(f"There is no option {name!r}: a call takes {', '.join(known)}.")
+        given = {name: value for name, value in options.items() if value is not None}
+        timeout_seconds = given.pop("timeout_seconds", self.timeout_seconds)
+        policy = {field: getattr(self.policy, field) for field in RetryPolicy.__struct_fields__}
+        return Limits(timeout_seconds=timeout_seconds, policy=RetryPolicy(**(policy | given)))
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse the options of a call that mean nothing, before a call of many is made.
+
+    Raises:
+        TypeError: There is no such option.
+        ValueError: A number is out of its range.
+    """
+    Limits().but(options)
 
 
 class Trip:
@@ -72,12 +85,14 @@ class Trip:
     Args:
         limits: What it may spend.
         started: When it began, on the monotonic clock.
+        purpose: The name of the operation that the user asked for, empty where none is.
     """
 
-    __slots__ = ("attempts", "limits", "read_back", "replayed", "retries", "started")
+    __slots__ = ("attempts", "limits", "purpose", "read_back", "replayed", "retries", "started")
 
-    def __init__(self, limits: Limits, started: float) -> None:
+    def __init__(self, limits: Limits, started: float, purpose: str = "") -> None:
         self.limits = limits
+        self.purpose = purpose
         self.started = started
         self.attempts = 0
         self.retries = 0

@@ -93,6 +93,7 @@ class _Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_elapsed_seconds: float | None = None
     allow_http: bool | None = None
     token_store: bool | str | None = None
+    state_dir: str | None = None
 
 
 class _References(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -136,7 +137,7 @@ def read_settings(
     target = _target(env, file.client)
     return Settings(
         credentials=named[DEFAULT_CREDENTIALS] if own == Credentials() and DEFAULT_CREDENTIALS in named else own,
-        state_dir=state_dir(env),
+        state_dir=_state_dir(env, file.client.state_dir),
         base_url=target[0],
         environment=target[1],
         timeout_seconds=_number(env, "UPCALL_TIMEOUT_SECONDS", file.client.timeout_seconds),
@@ -195,6 +196,10 @@ def _switch(env: Mapping[str, str], name: str, otherwise: bool | None) -> bool |
 def _token_store(env: Mapping[str, str], otherwise: bool | str | None) -> bool | str | None:  # noqa: FBT001
     text = env.get("UPCALL_TOKEN_STORE", "").strip()
     return _SWITCHES.get(text.lower(), text) if text else otherwise
+
+
+def _state_dir(env: Mapping[str, str], otherwise: str | None) -> Path:
+    return Path(otherwise).expanduser() if otherwise and not env.get("UPCALL_STATE_DIR") else state_dir(env)
 
 
 def _read_file(path: Path) -> _File:

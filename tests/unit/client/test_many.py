@@ -168,3 +168,25 @@ def test_a_number_of_none_is_refused_and_no_account_is_no_result(client, by_acco
     with pytest.raises(ValueError, match="max_concurrency"):
         client.callbacks.list_many(accounts, max_concurrency=0)
     assert client.callbacks.list_many([]) == []
+
+
+@pytest.mark.parametrize("options", [{"max_retries": -1}, {"tiemout_seconds": 1}])
+def test_options_that_mean_nothing_are_refused_once(client, provider, options):
+    """A wrong option is the caller's mistake and no account's: it is raised before any call."""
+    with pytest.raises((TypeError, ValueError), match="max_retries"):
+        client.callbacks.list_many(ACCOUNTS, **options)
+    assert provider.requests == []
+
+
+async def test_one_account_is_not_many(client, make_async_client, provider):
+    """A str is not taken for a list of its characters, nor a list for a mapping."""
+    with pytest.raises(TypeError, match="accounts must be several"):
+        client.callbacks.list_many(ACCOUNTS[0])
+    with pytest.raises(TypeError, match="bodies must be a dict"):
+        client.callbacks.register_many([ACCOUNTS[0]])
+    async with make_async_client() as twin:
+        with pytest.raises(TypeError, match="accounts must be several"):
+            await twin.callbacks.list_many(ACCOUNTS[0])
+        with pytest.raises(TypeError, match="bodies must be a dict"):
+            await twin.callbacks.register_many([ACCOUNTS[0]])
+    assert provider.requests == []

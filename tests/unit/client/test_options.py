@@ -32,7 +32,7 @@ def test_options_come_from_arguments_then_variables_then_the_file(kind, monkeypa
 def test_a_number_out_of_range_is_the_settings_fault_where_it_stands_there(kind, monkeypatch):
     """A variable of a wrong number is a SettingsError that names what to correct."""
     monkeypatch.setenv("UPCALL_TIMEOUT_SECONDS", "-1")
-    with pytest.raises(SettingsError, match=r"timeout_seconds must be more than 0.*UPCALL_"):
+    with pytest.raises(SettingsError, match=r"timeout_seconds must be more than 0.*UPCALL_TIMEOUT_SECONDS"):
         kind()
 
 
@@ -151,3 +151,20 @@ def test_a_fresh_login_asks_for_both_tokens_again(client, provider):
     assert (provider.token_requests, provider.logins) == (1, 1)
     client.login(fresh=True)
     assert (provider.token_requests, provider.logins) == (2, 2)
+
+
+@BOTH
+def test_two_wires_contradict_each_other(kind):
+    """A transport and a client of the user's are one too many: neither is ignored in silence."""
+    with pytest.raises(SettingsError, match="transport and http_client are both given"):
+        kind(transport=object(), http_client=object())
+
+
+def test_an_error_of_a_token_names_the_call_that_needed_it(client, provider):
+    """Who calls register_callback learns why it came to nothing, and that it was the token."""
+    provider.token_script.append((401, {"error": "invalid_client"}))
+    with pytest.raises(
+        Exception, match=r"^register_callback needs a token\. ThingSpace answered request_token"
+    ) as caught:
+        client.callbacks.register_callback(ACCOUNT, {"url": URL})
+    assert caught.value.operation == "request_token"
