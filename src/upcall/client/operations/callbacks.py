@@ -32,6 +32,7 @@ __all__ = [
 R = TypeVar("R", FotaV2CallbackRegistrationResult, FotaV2SuccessResult)
 
 RegistrationBody: TypeAlias = FotaV2CallbackRegistrationRequest | Mapping[str, Any]
+"""What registers a URL: the model, or a dict with `url`."""
 
 
 def _callback_url(document: Any) -> tuple[str | None, dict[str, Any]]:
