@@ -268,7 +268,5 @@ def _error_document(error: Any) -> dict[str, Any]:
     return {
         "kind": type(error).__name__,
         "message": str(error),
-        "status_code": error.status_code,
-        "error_code": error.error_code,
-        "request_id": error.request_id,
+        **{name: getattr(error, name, None) for name in ("status_code", "error_code", "request_id")},
     }

@@ -21,7 +21,7 @@ from upcall.client.latch import LatchState, LoginLatch
 from upcall.client.raw import raw_response
 from upcall.client.tokenstore import TokenStore
 from upcall.client.trip import CallOptions, Limits
-from upcall.client.wire import AsyncWire, Wire
+from upcall.client.wire import open_async_wire, open_wire
 from upcall.errors import SettingsError
 from upcall.settings import Credentials, Settings, read_settings
 from upcall.thingspace import ENVIRONMENTS, PRODUCTION, is_loopback_host
@@ -201,7 +201,7 @@ class ThingSpaceClient(_Client):
             config=config,
         )
         _check_one(transport, http_client)
-        self._driver = Driver(lambda: Wire(self.base_url, transport, http_client))
+        self._driver = Driver(lambda: open_wire(self.base_url, transport, http_client))
         self.software_management_callbacks_v2 = SoftwareManagementCallbacksV2Controller(
             self._call, allow_http=self._allow_http
         )
@@ -329,7 +329,7 @@ class AsyncThingSpaceClient(_Client):
         from upcall.client.async_driver import AsyncDriver  # noqa: PLC0415
 
         _check_one(transport, http_client)
-        self._driver = AsyncDriver(lambda: AsyncWire(self.base_url, transport, http_client))
+        self._driver = AsyncDriver(lambda: open_async_wire(self.base_url, transport, http_client))
         self.software_management_callbacks_v2: AsyncSoftwareManagementCallbacksV2Controller = (
             AsyncSoftwareManagementCallbacksV2Controller(self._call, allow_http=self._allow_http)
         )
@@ -416,7 +416,8 @@ def _check_root(url: str) -> str:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
-    except ValueError:
+        (host or "").encode("idna")
+    except ValueError:  # UnicodeError is one
         host, parts = None, urlsplit("")
     hint = f"Give the root that ends in /api, such as {PRODUCTION.base_url}."
     if not host or parts.scheme not in {"http", "https"}:

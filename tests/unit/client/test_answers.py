@@ -211,7 +211,7 @@ def test_an_answer_that_is_always_cut_off_keeps_its_status(client, provider):
 
 def test_a_body_larger_than_any_answer_is_not_read_to_its_end(client, provider, monkeypatch):
     """An endless body is cut at the cap."""
-    monkeypatch.setattr("upcall.client.wire.MAX_BODY_BYTES", 100)
+    monkeypatch.setattr("upcall.client.wire.reading.MAX_BODY_BYTES", 100)
     provider.script.append((200, b"x" * 101))
     with pytest.raises(UndecodableAnswerError, match="larger than any answer"):
         client.callbacks.list_registered_callbacks(ACCOUNT)

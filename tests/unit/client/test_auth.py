@@ -17,7 +17,7 @@ from upcall.client import operations
 from upcall.client.answers import Answer
 from upcall.client.auth import Seat, Token, TokenSlot, refresh_delay_seconds
 from upcall.client.effects import Do, Join, Launch, Send, Wait
-from upcall.client.wire import AsyncWire
+from upcall.client.wire import open_async_wire
 from upcall.errors import SettingsError
 from upcall.settings import Credentials
 
@@ -379,7 +379,7 @@ def test_a_login_cut_short_by_the_end_of_its_loop_leaves_no_claim(make_async_cli
 
     async def begin():
         slow = _SlowLogin(provider)
-        client._driver._make_wire = lambda: AsyncWire(client.base_url, slow, None)
+        client._driver._make_wire = lambda: open_async_wire(client.base_url, slow, None)
         task = asyncio.create_task(client.callbacks.list_registered_callbacks(ACCOUNT))
         await slow.begun.wait()
         return task

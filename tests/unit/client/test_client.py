@@ -48,6 +48,7 @@ def test_what_the_caller_names_wins_over_the_variable(monkeypatch):
         "https://user:canary@h/api",
         "https://h/api?canary=1",
         "https://h:99999/api",
+        "https://a..b/api",
         "https://[::1/api",
     ],
 )

@@ -137,7 +137,7 @@ def test_silence_ends_at_the_timeout():
 def test_an_answer_in_drops_ends_at_the_timeout(make_client, provider, monkeypatch):
     """A body that trickles for ever is cut at the timeout, though each read is in time."""
     moments = iter(range(10_000))
-    monkeypatch.setattr("upcall.client.wire.time.monotonic", lambda: float(next(moments)))
+    monkeypatch.setattr("upcall.client.wire.reading.time.monotonic", lambda: float(next(moments)))
     read = []
 
     def drip():
