@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Read and write which URL receives an account's callbacks.")
+app: typer.Typer = typer.Typer(no_args_is_help=True, help="Read and write which URL receives an account's callbacks.")
 
 UrlOption = Annotated[
     str | None,

@@ -59,8 +59,8 @@ class Book:
         self._clients: dict[str | None, ThingSpaceClient] = {}
         self._max_concurrency = max_concurrency
         self._allow_http = allow_http
-        self.allows_http = bool(settings.allow_http)
-        self.accounts = tuple(accounts)
+        self.allows_http: bool = bool(settings.allow_http)
+        self.accounts: tuple[str, ...] = tuple(accounts)
 
     def url_of(self, account: str) -> str | None:
         """Return the URL that the settings file gives an account."""

@@ -10,7 +10,7 @@ from upcall.cli.output import MOST, JsonOption, StoreOption, emit, line, log, ta
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Look at campaigns and devices as the callbacks tell them.")
+app: typer.Typer = typer.Typer(no_args_is_help=True, help="Look at campaigns and devices as the callbacks tell them.")
 
 
 @app.command("list")

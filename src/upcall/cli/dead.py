@@ -10,7 +10,7 @@ from upcall.cli.output import MOST, JsonOption, StoreOption, emit, log, table
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Look at work that was given up.")
+app: typer.Typer = typer.Typer(no_args_is_help=True, help="Look at work that was given up.")
 
 
 @app.command("list")

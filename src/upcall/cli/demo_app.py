@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = Upcall()
+app: Upcall = Upcall()
 
 
 @app.on()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Look at stored callbacks.")
+app: typer.Typer = typer.Typer(no_args_is_help=True, help="Look at stored callbacks.")
 
 AccountFilter = Annotated[str | None, typer.Option("--account", help="Only this account's.")]
 KindFilter = Annotated[str | None, typer.Option("--kind", help="Only this kind, such as upgradeProgress.")]

@@ -20,7 +20,7 @@ EXIT_USAGE = 2
 EXIT_NOT_STARTED = 3
 EXIT_INTERRUPTED = 130
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="upcall",
     help="Receive what ThingSpace's software-management campaigns report, and lose nothing.",
     epilog="Start with: upcall demo. Exit codes: 0 done, 1 the answer is no, 2 usage, 3 could not start,"

@@ -86,7 +86,7 @@ class Server:
             )
             try:
                 deliver()
-                self.url = self._read_ready()
+                self.url: str = self._read_ready()
             except BaseException:
                 self.kill()
                 raise

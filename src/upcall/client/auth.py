@@ -81,7 +81,7 @@ class TokenSlot:
         self._used_at = _NEVER
         self._flight: Flight | None = None
         self._retired: deque[str] = deque(maxlen=_RETIRED)
-        self.is_fixed = bool(fixed)
+        self.is_fixed: bool = bool(fixed)
 
     def take(self, now: float) -> Token | Seat:
         """Return the token, or a seat in the flight that fetches one."""

@@ -72,8 +72,8 @@ class Authenticator:
         self._latch = latch
         self._store = store
         self._touched_at = 0.0
-        self.bearer = TokenSlot()
-        self.session = TokenSlot(
+        self.bearer: TokenSlot = TokenSlot()
+        self.session: TokenSlot = TokenSlot(
             max_idle_seconds=SESSION_IDLE_SECONDS, fixed=exchange.credentials.session_token or None
         )
 

@@ -202,12 +202,14 @@ class ThingSpaceClient(_Client):
         )
         _check_one(transport, http_client)
         self._driver = Driver(lambda: open_wire(self.base_url, transport, http_client))
-        self.software_management_callbacks_v2 = SoftwareManagementCallbacksV2Controller(
-            self._call, allow_http=self._allow_http
+        self.software_management_callbacks_v2: SoftwareManagementCallbacksV2Controller = (
+            SoftwareManagementCallbacksV2Controller(self._call, allow_http=self._allow_http)
         )
-        self.callbacks = self.software_management_callbacks_v2
-        self.campaigns_v2 = CampaignsV2Controller(self._call)
-        self.software_management_reports_v2 = SoftwareManagementReportsV2Controller(self._call)
+        self.callbacks: SoftwareManagementCallbacksV2Controller = self.software_management_callbacks_v2
+        self.campaigns_v2: CampaignsV2Controller = CampaignsV2Controller(self._call)
+        self.software_management_reports_v2: SoftwareManagementReportsV2Controller = (
+            SoftwareManagementReportsV2Controller(self._call)
+        )
 
     def login(self, *, fresh: bool = False) -> None:
         """Fetch both tokens now, unless good ones are held; every call does so by itself.

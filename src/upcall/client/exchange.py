@@ -68,7 +68,7 @@ class Exchange:
         self.limits = limits
         self.clock = clock
         self.user_agent = user_agent
-        self.auth = Authenticator(self, latch, token_store)
+        self.auth: Authenticator = Authenticator(self, latch, token_store)
         self._observer = Observer(event_hooks, self._secrets)
         self._missing, self._unusable = credentials.missing(), credentials.unusable()
 

@@ -91,13 +91,13 @@ class Trip:
     __slots__ = ("attempts", "limits", "purpose", "read_back", "replayed", "retries", "started")
 
     def __init__(self, limits: Limits, started: float, purpose: str = "") -> None:
-        self.limits = limits
-        self.purpose = purpose
-        self.started = started
-        self.attempts = 0
-        self.retries = 0
+        self.limits: Limits = limits
+        self.purpose: str = purpose
+        self.started: float = started
+        self.attempts: int = 0
+        self.retries: int = 0
         self.replayed: frozenset[str] = frozenset()
-        self.read_back = False
+        self.read_back: bool = False
 
     def part(self) -> Trip:
         """Return the trip of a call that is made for this one: both share one budget."""

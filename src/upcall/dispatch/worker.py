@@ -95,7 +95,7 @@ class Worker:
         self._threads = HandlerThreads()
         self._complaint = ""
         self._complained_at = 0.0
-        self.stats = WorkerStats()
+        self.stats: WorkerStats = WorkerStats()
 
     async def run(self, stop: asyncio.Event, *, grace_seconds: float = 10.0) -> None:
         """Work until asked to stop; then finish what runs, and give back the rest.

@@ -89,7 +89,7 @@ class ListenerApp:
         self._gate = gate
         self._max_body_bytes = max_body_bytes
         self._intake: Intake | None = None
-        self.stats = ListenerStats()
+        self.stats: ListenerStats = ListenerStats()
 
     @property
     def is_idle(self) -> bool:

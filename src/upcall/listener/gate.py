@@ -74,7 +74,7 @@ class Gate:
     def __init__(self, tokens: Sequence[Token]) -> None:
         if not tokens:
             raise SettingsError("a listener needs at least one token.", hint="Give --token, or let it generate one.")
-        self.tokens = tuple(tokens)
+        self.tokens: tuple[Token, ...] = tuple(tokens)
         self._digests = [(_digest(token.secret), token) for token in tokens]
 
     def admit(self, secret: str) -> Token | None:

@@ -53,7 +53,7 @@ class Intake:
         self._thread = threading.Thread(target=self._run_jobs, name="upcall-commit", daemon=True)
         self._thread.start()
         self._last_finished = 0.0
-        self.commits = 0
+        self.commits: int = 0
 
     @property
     def is_idle(self) -> bool:

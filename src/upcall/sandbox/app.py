@@ -76,7 +76,7 @@ class Sandbox:
         StartError: The state file cannot be used.
     """
 
-    version = __version__
+    version: str = __version__
 
     def __init__(
         self,
@@ -104,15 +104,15 @@ class Sandbox:
             total_timeout_seconds=chosen.answer_timeout_seconds,
             trust=trust,
         )
-        self.clock = clock or RealClock()
-        self.secrets = SystemRandom()
-        self.faults = faults or Faults()
+        self.clock: Clock | RealClock = clock or RealClock()
+        self.secrets: SystemRandom = SystemRandom()
+        self.faults: Faults = faults or Faults()
         self.log = log
-        self.agenda = Agenda(self.clock)
-        self.access = AccessState(credentials)
+        self.agenda: Agenda = Agenda(self.clock)
+        self.access: AccessState = AccessState(credentials)
         self.store: Store = StateFile(state) if state is not None else Memory()
         saved = self.store.load()
-        self.options = SandboxSettings(
+        self.options: SandboxSettings = SandboxSettings(
             profile=profile, speed=speed, seed=self._chosen_seed(seed, saved), allow_http=allow_http
         )
         try:
@@ -122,7 +122,7 @@ class Sandbox:
         self._running: asyncio.Task[None] | None = None
 
     def _restore(self, saved: Saved, *, chosen_poster: Poster) -> None:
-        self.ledger = Ledger(self.store, saved)
+        self.ledger: Ledger = Ledger(self.store, saved)
         if "access" in saved:
             self.access.restore(msgspec.json.decode(saved["access"]["state"]))
         self._engine = DeliveryEngine(
@@ -137,7 +137,7 @@ class Sandbox:
             listener_of=self.access.listener,
             log=self.log,
         )
-        self.campaigns = CampaignRunner(
+        self.campaigns: CampaignRunner = CampaignRunner(
             store=self.store, agenda=self.agenda, submit=self._engine.submit, speed=self.options.speed, saved=saved
         )
 

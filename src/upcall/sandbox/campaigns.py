@@ -187,7 +187,7 @@ class Progress:
     def __init__(self, campaign: Campaign) -> None:
         self.campaign = campaign
         self.status: str = CampaignState.REQUEST_PENDING
-        self.cursor = 0
+        self.cursor: int = 0
         self.devices: dict[str, DeviceStatus] = {device.device_id: device for device in campaign.intake}
 
     @property

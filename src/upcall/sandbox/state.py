@@ -131,7 +131,7 @@ class AccessState:
     """
 
     def __init__(self, credentials: Credentials | None = None) -> None:
-        self.credentials = credentials or Credentials()
+        self.credentials: Credentials = credentials or Credentials()
         self._bearers: dict[str, Bearer] = {}
         self._sessions: dict[str, Session] = {}
         self._refusals: dict[str, int] = {}

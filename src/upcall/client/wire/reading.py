@@ -33,7 +33,7 @@ class Body:
     __slots__ = ("_chunks", "_size", "deadline", "flaw")
 
     def __init__(self, timeout_seconds: float) -> None:
-        self.deadline = time.monotonic() + timeout_seconds
+        self.deadline: float = time.monotonic() + timeout_seconds
         self._chunks: list[bytes] = []
         self._size = 0
         self.flaw: Flaw | None = None

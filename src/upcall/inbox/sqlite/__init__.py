@@ -49,7 +49,7 @@ class SqliteInbox:
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
         self.path = path
-        self.url = f"sqlite:///{path}"
+        self.url: str = f"sqlite:///{path}"
         self._connection = connect(path, create=create)
         self._work = WorkTable(self._connection)
         self._views = Views(self._connection)
