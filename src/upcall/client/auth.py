@@ -34,12 +34,14 @@ class Token(msgspec.Struct, frozen=True):
         refresh_at: When to fetch another one, on the monotonic clock.
         used_at: When it was last used before it was held here.
         expires_at: When it ends.
+        stored: Whether it was found on disk.
     """
 
     value: str
     refresh_at: float = _NEVER
     used_at: float = _NEVER
     expires_at: float = _NEVER
+    stored: bool = False
 
     def __repr__(self) -> str:
         return f"Token(refresh_at={self.refresh_at})"

@@ -99,8 +99,8 @@ class Authenticator:
         if auth is Auth.BEARER:
             return bearer, None
         session = yield from self._token(self.session, self._fetch_session, trip)
-        # A login takes time, in which the bearer token may have been refused and replaced.
-        return self.bearer.peek() or bearer, session
+        # A login takes time, in which the bearer token may have been refused.
+        return (yield from self._token(self.bearer, self._fetch_bearer, trip)), session
 
     def used(self, session: Token | None, at: float) -> Flow[None]:
         """Note that a session was used, which extends it; on disk once a minute."""
@@ -174,6 +174,8 @@ class Authenticator:
 
     def _shared(self, outcome: Exception, seat: Seat, trip: Trip) -> Exception:
         if isinstance(outcome, TimeoutError):
+            if seat.leads:
+                return self._login_timeout("it has not ended", trip, sent=True)
             return self._login_timeout("the login that another call began has not ended", trip)
         # Everybody who waits raises an error of his own: a traceback belongs to one thread.
         error = outcome if seat.leads and not trip.purpose else copy.copy(outcome)
@@ -181,8 +183,8 @@ class Authenticator:
             error.message = f"{trip.purpose} needs a token. {error.message}"
         return error
 
-    def _login_timeout(self, reason: str, trip: Trip) -> ThingSpaceError:
-        return failures.unreached(LOGIN, Failure(reason=reason, sent=False), self._exchange.tally(trip))
+    def _login_timeout(self, reason: str, trip: Trip, *, sent: bool = False) -> ThingSpaceError:
+        return failures.unreached(LOGIN, Failure(reason=reason, sent=sent), self._exchange.tally(trip))
 
     # --- Fetching ----------------------------------------------------------------------------------------------------
 
@@ -262,9 +264,10 @@ class Authenticator:
                 return claimed
             if claimed.verdict is not Verdict.BUSY:
                 raise _latched(claimed, base_url)
-            if clock.monotonic() - trip.started >= limits.policy.max_elapsed_seconds:
+            left = limits.policy.max_elapsed_seconds - (clock.monotonic() - trip.started)
+            if left <= 0:
                 raise self._login_timeout("another process is logging in, and has not ended", trip)
-            yield Wait(_LOGIN_POLL_SECONDS * (0.5 + clock.chance()))
+            yield Wait(min(left, _LOGIN_POLL_SECONDS * (0.5 + clock.chance())))
 
     def _stored(self, kind: str) -> Flow[Token | None]:
         """Return the token on disk, where one is kept and seems good."""
@@ -283,6 +286,7 @@ class Authenticator:
             refresh_at=_later(now, stored.refresh_at, wall),
             used_at=now - idle,
             expires_at=_later(now, stored.expires_at, wall),
+            stored=True,
         )
 
 

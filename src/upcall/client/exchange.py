@@ -245,7 +245,7 @@ class Exchange:
 
     def _reply(self, call: Call[T], answer: Answer, trip: Trip) -> Reply[T]:
         operation = call.operation
-        if answer.flaw is not None:
+        if answer.flaw is not None and (is_success(answer) or not operation.judged_by_status):
             raise failures.undecodable(operation, answer, "", self.tally(trip))
         try:
             parsed = operation.read(answer)
@@ -280,11 +280,12 @@ class Exchange:
     ) -> Flow[bool]:
         """Drop the token that an answer refuses, and tell whether the request is worth sending again."""
         for kind in _suspects(call.operation, answer):
-            if kind in trip.replayed:
+            token = bearer if kind == BEARER else session
+            if token is None or not trip.may_replay(kind, stored=token.stored):
                 continue
-            dropped = yield from self.auth.drop(kind, bearer if kind == BEARER else session)
+            dropped = yield from self.auth.drop(kind, token)
             if dropped:
-                trip.replayed |= {kind}
+                trip.note_replay(kind, stored=token.stored)
                 self.tell("token_dropped", call, trip, status=answer.status, reason=f"{kind} token")
                 return True
         return False

@@ -125,7 +125,9 @@ def unconfirmed(
 ) -> NoAnswerError:
     """Make the error of a write without a whole answer, where reading back what is there failed too."""
     text = f"{operation.name} was sent to {tally.base_url} and not answered, and could not be read back: {problem}"
-    return _fill(NoAnswerError(text, hint=_UNSURE), operation, tally, answer)
+    error = _fill(NoAnswerError(text, hint=_UNSURE), operation, tally, answer)
+    error.retry_after_seconds = error.retry_after_seconds or problem.retry_after_seconds
+    return error
 
 
 def login_refused(operation: Operation[Any], answer: Answer, tally: Tally) -> CredentialsError:

@@ -3,7 +3,8 @@
 Five refusals in a row lock the account at the provider until its support unlocks it. So refusals are counted for
 each base URL and user name: one a password and two in all; after that every login is refused here. Before a login
 is sent it is claimed, so that ten processes that start together do not spend ten refusals at once. A login that got
-no answer may have been refused: it counts like a refusal of that user name, unless its password was accepted before.
+no answer, or whose process was killed, may have been refused: it counts like a refusal of that user name, unless its
+password was accepted before.
 
 Source: "Start connectivity management session", five consecutive failures lock the record (documented).
 """
@@ -81,11 +82,15 @@ class Claim(msgspec.Struct, frozen=True):
         key: The entry.
         fingerprint: Of the password.
         id: The claim's own name.
+        refused: The passwords that had been refused when it was made, which its success forgets.
+        unanswered: How many logins had got no answer then.
     """
 
     key: str
     fingerprint: str
     id: str
+    refused: tuple[str, ...] = ()
+    unanswered: int = 0
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -137,12 +142,18 @@ def decide(entry: Entry, password: str | None, *, is_alive: Callable[[Pending], 
         return Verdict.SAME_PASSWORD
     if len(entry.refused) >= MAX_REFUSALS:
         return Verdict.TWICE
-    spent = len(entry.refused) + entry.unanswered
+    spent = len(entry.refused) + _unanswered(entry, is_alive)
     if spent >= MAX_REFUSALS:
         return Verdict.UNANSWERED
     alive = [pending for pending in entry.pending if is_alive(pending)]
     is_sent = any(pending.fingerprint == password for pending in alive)
     return Verdict.BUSY if is_sent or spent + len(alive) >= MAX_REFUSALS else Verdict.FREE
+
+
+def _unanswered(entry: Entry, is_alive: Callable[[Pending], bool]) -> int:
+    """Count the logins that may have been refused: without an answer, or claimed by a process that was killed."""
+    killed = [one for one in entry.pending if not is_alive(one) and one.fingerprint != entry.accepted]
+    return entry.unanswered + len(killed)
 
 
 _held_claims: set[str] = set()
@@ -187,14 +198,22 @@ class LoginLatch:
             if verdict is not Verdict.FREE:
                 return Refusal(verdict, str(self.path))
             pending = Pending(claim_id, mark, os.getpid(), time.time() + hold_seconds)
-            alive = tuple(other for other in entry.pending if _is_alive(other))
+            unanswered, alive = _unanswered(entry, _is_alive), _alive(entry)
             _held_claims.add(claim_id)
-            self._save(count, key, msgspec.structs.replace(entry, pending=(*alive, pending)))
-        return Claim(key, mark, claim_id)
+            self._save(count, key, Entry(entry.refused, (*alive, pending), unanswered, entry.accepted))
+        return Claim(key, mark, claim_id, entry.refused, unanswered)
 
     def succeeded(self, claim: Claim) -> None:
-        """Note that the provider accepted the login, which forgets the refusals before it."""
-        self._end(claim, lambda entry: Entry(pending=entry.pending, accepted=claim.fingerprint))
+        """Note that the provider accepted the login, which forgets what came before it."""
+        self._end(
+            claim,
+            lambda entry: Entry(
+                tuple(other for other in entry.refused if other not in claim.refused),
+                entry.pending,
+                max(0, entry.unanswered - claim.unanswered),
+                claim.fingerprint,
+            ),
+        )
 
     def refused(self, claim: Claim) -> None:
         """Note that the provider refused the login, right after it did."""
@@ -233,7 +252,8 @@ class LoginLatch:
                 return
             if self.path.exists():
                 key = _key(base_url, username or "")
-                self._file.write(_with(count, key, Entry()))
+                entry = count.entries.get(key, Entry())
+                self._file.write(_with(count, key, Entry(pending=_alive(entry))))
 
     def state(self, base_url: str, username: str | None, password: str | None) -> LatchState:
         """Tell how the latch stands for a user name with a password."""
@@ -243,10 +263,11 @@ class LoginLatch:
             return LatchState(0, 0, latched=True, reason=Verdict.UNKNOWN.value, path=str(self.path))
         entry = count.entries.get(_key(base_url, username or ""), Entry())
         mark = self._fingerprint(count.salt, password) if entry.refused and password else None
-        verdict = decide(msgspec.structs.replace(entry, pending=()), mark, is_alive=_is_alive)
+        unanswered = _unanswered(entry, _is_alive)
+        verdict = decide(Entry(entry.refused, (), unanswered), mark, is_alive=_is_alive)
         latched = verdict is not Verdict.FREE
         reason = verdict.value if latched else None
-        return LatchState(len(entry.refused), entry.unanswered, latched=latched, reason=reason, path=str(self.path))
+        return LatchState(len(entry.refused), unanswered, latched=latched, reason=reason, path=str(self.path))
 
     def _end(self, claim: Claim, change: Callable[[Entry], Entry]) -> None:
         with self._file.locked():
@@ -287,6 +308,10 @@ def _with(count: _Count, key: str, entry: Entry) -> _Count:
 
 def _key(base_url: str, username: str) -> str:
     return hashlib.sha256(f"{base_url}\0{username}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _alive(entry: Entry) -> tuple[Pending, ...]:
+    return tuple(pending for pending in entry.pending if _is_alive(pending))
 
 
 def _is_alive(pending: Pending) -> bool:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CallOptions", "Limits", "Trip", "check_options"]
 
+_STORED_REPLAYS: Final = 3
 _SHORTEST_TIMEOUT: Final = 1.0
 """A request that is sent at the end of its budget is still given a second: a write cut short is the worst outcome."""
 
@@ -88,7 +89,7 @@ class Trip:
         purpose: The name of the operation that the user asked for, empty where none is.
     """
 
-    __slots__ = ("attempts", "limits", "purpose", "read_back", "replayed", "retries", "started")
+    __slots__ = ("_replays", "attempts", "limits", "purpose", "read_back", "retries", "started")
 
     def __init__(self, limits: Limits, started: float, purpose: str = "") -> None:
         self.limits: Limits = limits
@@ -96,12 +97,24 @@ class Trip:
         self.started: float = started
         self.attempts: int = 0
         self.retries: int = 0
-        self.replayed: frozenset[str] = frozenset()
+        self._replays: dict[tuple[str, bool], int] = {}
         self.read_back: bool = False
 
     def part(self) -> Trip:
         """Return the trip of a call that is made for this one: both share one budget."""
         return Trip(self.limits, self.started)
+
+    def may_replay(self, kind: str, *, stored: bool) -> bool:
+        """Tell whether the call may be sent again because a token was refused.
+
+        Once for a token that was fetched. One that was found on disk may have died in another process's hands: it does
+        not count, up to a point.
+        """
+        return self._replays.get((kind, stored), 0) < (_STORED_REPLAYS if stored else 1)
+
+    def note_replay(self, kind: str, *, stored: bool) -> None:
+        """Count a replay."""
+        self._replays[kind, stored] = self._replays.get((kind, stored), 0) + 1
 
     def left(self, now: float) -> float:
         """Return how much of the budget is left, never less than a request needs."""

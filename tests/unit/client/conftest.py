@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -291,7 +292,10 @@ class Interleaving:
         job.value, job.state = outcome, "ready"
 
     def stop(self, job):
-        """End a flow from outside, as the cancelling of a task does."""
+        """End a flow from outside, as the cancelling of a task does, which learns first what a function returned."""
+        if job.state == "ready" and isinstance(job.effect, Do):
+            with contextlib.suppress(StopIteration):
+                job.flow.send(job.value)
         job.flow.close()
         self._end(job)
 
@@ -324,6 +328,7 @@ class Interleaving:
                 job.state, job.wakes_at = "waiting", self.now + seconds
             case Launch(flow, ended):
                 self.spawn(flow, job.who, ended)
+                self._step(job)  # no driver can be stopped in between
             case Join(_, timeout_seconds):
                 job.state, job.wakes_at = "joining", self.now + timeout_seconds
             case Do(function):

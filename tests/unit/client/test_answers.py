@@ -358,9 +358,9 @@ def test_any_answer_is_a_result_or_an_error_of_ours_with_its_status(make_world, 
 
     def answer(request):
         if "oauth2" in request.url:
-            return Answer(status=200, body=b'{"access_token": "b"}')
+            return Answer(status=200, body=b'{"access_token": "canary-bearer"}')
         if "login" in request.url:
-            return Answer(status=200, body=b'{"sessionToken": "s"}')
+            return Answer(status=200, body=b'{"sessionToken": "canary-session"}')
         return Answer(status=status, body=body)
 
     world = make_world(answer)

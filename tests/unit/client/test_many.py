@@ -101,7 +101,9 @@ async def test_no_more_than_so_many_at_once_in_asyncio(make_async_client):
         together[1] = max(together)
         await asyncio.sleep(0)
         together[0] -= 1
-        return httpx2.Response(200, json={"access_token": "b", "sessionToken": "s", "url": "https://host/x"})
+        return httpx2.Response(
+            200, json={"access_token": "canary-bearer", "sessionToken": "canary-session", "url": "https://host/x"}
+        )
 
     async with make_async_client(transport=httpx2.MockTransport(answer)) as client:
         await client.login()

@@ -107,9 +107,9 @@ def test_a_call_stays_within_its_budget_whatever_it_meets(client_test_kit, outco
 
     def answer(request):
         if "oauth2" in request.url:
-            return Answer(status=200, body=b'{"access_token": "b"}')
+            return Answer(status=200, body=b'{"access_token": "canary-bearer"}')
         if "login" in request.url:
-            return Answer(status=200, body=b'{"sessionToken": "s"}')
+            return Answer(status=200, body=b'{"sessionToken": "canary-session"}')
         outcome = script.pop(0) if script else Answer(status=200, body=b'{"url": "https://h"}')
         header = outcome.headers.get("retry-after") if isinstance(outcome, Answer) else None
         asked.append((outcome, retry_after_seconds(header, wall_now=world.exchange.clock.wall())))

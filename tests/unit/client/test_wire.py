@@ -21,7 +21,7 @@ from upcall.errors import SettingsError
 from upcall.settings import Credentials
 
 ACCOUNT = "0000123456-00001"
-CREDENTIALS = Credentials(client_id="i", client_secret="s", username="u", password="p")
+CREDENTIALS = Credentials(client_id="i", client_secret="canary-secret", username="u", password="canary-password")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -30,7 +30,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.server.seen.append(self.path)
-        body = json.dumps({"access_token": "b", "sessionToken": "s", "url": "https://h/x", "sandbox": True}).encode()
+        body = json.dumps(
+            {"access_token": "canary-bearer", "sessionToken": "canary-session", "url": "https://h/x", "sandbox": True}
+        ).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -256,7 +258,7 @@ async def test_an_asgi_application_can_stand_in_for_the_provider():
     """An ASGI transport serves, for tests without a socket."""
 
     async def application(scope, receive, send):
-        body = b'{"access_token": "b", "sessionToken": "s", "url": "https://h/x"}'
+        body = b'{"access_token": "canary-bearer", "sessionToken": "canary-session", "url": "https://h/x"}'
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": body})
 

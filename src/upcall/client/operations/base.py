@@ -44,6 +44,7 @@ class Operation(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
         auth: What the request must carry.
         bad_request: What status 400 raises.
         at_root: Whether the path hangs under the host and not under ``/api``.
+        judged_by_status: Whether an error status that `accepts` admits says it all, whatever became of its body.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Operation(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     auth: Auth = Auth.BOTH
     bad_request: type[AnsweredError] = FotaV2ResultException
     at_root: bool = False
+    judged_by_status: bool = False
 
 
 class ReadBack(msgspec.Struct, Generic[T], frozen=True, kw_only=True):

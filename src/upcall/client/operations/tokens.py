@@ -93,6 +93,7 @@ LOGIN: Final = Operation(
     path="/m2m/v1/session/login",
     read=_read_session,
     accepts=_is_login_verdict,
+    judged_by_status=True,
     retry_safe=False,
     auth=Auth.BEARER,
     bad_request=AnsweredError,
