@@ -11,9 +11,6 @@ from upcall.lazy import lazy_names
 from upcall.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
     from upcall.app import Upcall
     from upcall.client import (
         AccountResult,
@@ -114,6 +111,5 @@ _NAMES_OF = {
     ),
 }
 
-__getattr__: Callable[[str], Any]
-__dir__: Callable[[], list[str]]
-__getattr__, __dir__ = lazy_names(__name__, _NAMES_OF)
+if not TYPE_CHECKING:  # a checker that sees __getattr__ believes in every name
+    __getattr__, __dir__ = lazy_names(__name__, _NAMES_OF)

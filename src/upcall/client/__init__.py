@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING
 from upcall.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
     from upcall.client.async_controllers import (
         AsyncCampaignsV2Controller,
         AsyncSoftwareManagementCallbacksV2Controller,
@@ -70,6 +67,5 @@ _NAMES_OF = {
     "trip": ("CallOptions",),
 }
 
-__getattr__: Callable[[str], Any]
-__dir__: Callable[[], list[str]]
-__getattr__, __dir__ = lazy_names(__name__, _NAMES_OF)
+if not TYPE_CHECKING:  # a checker that sees __getattr__ believes in every name
+    __getattr__, __dir__ = lazy_names(__name__, _NAMES_OF)

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import warnings
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from upcall.client.effects import Do, Flow, Join, Launch, Send, Wait
+from upcall.client.effects import Do, Effect, Flow, Join, Launch, Send, Wait
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -36,20 +37,25 @@ class AsyncDriver:
 
     async def run(self, flow: Flow[T]) -> T:
         """Carry out a flow and return what it comes to."""
-        value: Any = None
+        step: Callable[[], Effect] = partial(next, flow)
         stopped: asyncio.CancelledError | None = None
         with contextlib.closing(flow):
             while True:
                 try:
-                    effect = flow.send(value)
+                    effect = step()
                 except StopIteration as end:
                     return cast("T", end.value)
                 if stopped is not None:
                     raise stopped
-                if isinstance(effect, Do):
-                    value, stopped = await _to_its_end(effect.function)
+                try:
+                    if isinstance(effect, Do):
+                        value, stopped = await _to_its_end(effect.function)
+                    else:
+                        value = await self._perform(effect)
+                except Exception as error:  # noqa: BLE001 - the flow raises it, and ends what it had begun
+                    step = partial(flow.throw, error)
                 else:
-                    value = await self._perform(effect)
+                    step = partial(flow.send, value)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop; those of an ended one were closed as it ended."""

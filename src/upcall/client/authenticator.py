@@ -19,7 +19,7 @@ from upcall.client.failures import Failure
 from upcall.client.latch import Claim, LoginLatch, Refusal, Verdict
 from upcall.client.operations import LOGIN, Auth
 from upcall.client.tokenstore import BEARER, SESSION, StoredToken, TokenStore
-from upcall.errors import LoginLatchedError, NoAnswerError, ThingSpaceError
+from upcall.errors import LoginLatchedError, NoAnswerError, ThingSpaceError, UpcallError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -178,7 +178,9 @@ class Authenticator:
                 return self._login_timeout("it has not ended", trip, sent=True)
             return self._login_timeout("the login that another call began has not ended", trip)
         # Everybody who waits raises an error of his own: a traceback belongs to one thread.
-        error = outcome if seat.leads and not trip.purpose else copy.copy(outcome)
+        if not isinstance(outcome, UpcallError):
+            return outcome  # somebody else's exception, such as one of a user's transport: not every one can be copied
+        error = copy.copy(outcome)
         if isinstance(error, ThingSpaceError) and trip.purpose:
             error.message = f"{trip.purpose} needs a token. {error.message}"
         return error

@@ -7,6 +7,7 @@ import threading
 import time
 import warnings
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from upcall.client.effects import Do, Effect, Flow, Join, Launch, Send, Wait
@@ -38,14 +39,17 @@ class Driver:
 
     def run(self, flow: Flow[T]) -> T:
         """Carry out a flow and return what it comes to."""
-        value: Any = None
+        step: Callable[[], Effect] = partial(next, flow)
         with contextlib.closing(flow):
             while True:
                 try:
-                    effect = flow.send(value)
+                    effect = step()
                 except StopIteration as end:
                     return cast("T", end.value)
-                value = self._perform(effect)
+                try:
+                    step = partial(flow.send, self._perform(effect))
+                except Exception as error:  # noqa: BLE001 - the flow raises it, and ends what it had begun
+                    step = partial(flow.throw, error)
 
     def close(self) -> None:
         """Close the connections."""

@@ -64,6 +64,8 @@ _WIRE_LOGGERS: Final = (
 )
 """The loggers of the libraries below, some of which show headers at DEBUG."""
 
+_PACKED: Final = ("Encoded header block", "Decoding")
+
 _logger = logging.getLogger("upcall.client")
 _logger.addHandler(logging.NullHandler())  # else warnings go to stderr where no logging is set up
 
@@ -175,7 +177,9 @@ class _Guard(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
-        clean = text
+        # A packed header block holds our headers in another alphabet.
+        packed = next((words for words in _PACKED if text.startswith(words)), None)
+        clean = f"{packed} {BLANK}" if packed else text
         for observer in list(self._observers):
             clean = observer.scrub(clean)
         if clean != text:

@@ -5,8 +5,9 @@ Names are loaded at their first use: the parts without I/O need neither the serv
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from upcall.lazy import lazy_names
 
 if TYPE_CHECKING:
     from upcall.sandbox.app import Sandbox, SandboxSettings, create_app
@@ -28,20 +29,13 @@ __all__ = [
     "parse_faults",
 ]
 
-_MODULES = {
+_NAMES_OF = {
     "app": ("Sandbox", "SandboxSettings", "create_app"),
     "clock": ("ManualClock", "RealClock"),
     "faults": ("Faults", "parse_faults"),
     "profiles": ("PROFILES", "Profile"),
     "state": ("Credentials",),
 }
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
-
-def __getattr__(name: str) -> Any:
-    module = _MODULE_OF.get(name)
-    if module is None:
-        raise AttributeError(f"module 'upcall.sandbox' has no attribute {name!r}")
-    value = getattr(import_module(f"upcall.sandbox.{module}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a checker that sees __getattr__ believes in every name
+    __getattr__, __dir__ = lazy_names(__name__, _NAMES_OF)

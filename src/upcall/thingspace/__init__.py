@@ -10,9 +10,6 @@ from typing import TYPE_CHECKING
 from upcall.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
     from upcall.thingspace.accounts import check_account, check_callback_url, is_loopback_host
     from upcall.thingspace.callbacks import parse_callback, peek_account
     from upcall.thingspace.environments import (
@@ -139,6 +136,5 @@ _NAMES_OF = {
     ),
 }
 
-__getattr__: Callable[[str], Any]
-__dir__: Callable[[], list[str]]
-__getattr__, __dir__ = lazy_names(__name__, _NAMES_OF)
+if not TYPE_CHECKING:  # a checker that sees __getattr__ believes in every name
+    __getattr__, __dir__ = lazy_names(__name__, _NAMES_OF)

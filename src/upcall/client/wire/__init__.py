@@ -113,7 +113,9 @@ def _environment_errors() -> Iterator[None]:
     """Say which variables are to blame; the library's own error would show a proxy's password."""
     try:
         yield
-    except (ValueError, OSError, ImportError) as error:
+    except TypeError:
+        raise
+    except Exception as error:  # noqa: BLE001 - proxy URLs fail in many ways
         raise SettingsError(
             f"The connection cannot be set up ({type(error).__name__}).",
             hint="Check HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR.",

@@ -62,7 +62,7 @@ class CoreWire:
                 for chunk in response.iter_stream():
                     if body.is_full(chunk):
                         break
-        except _ERRORS as error:
+        except (OSError, *_ERRORS) as error:
             if response is None:
                 return lost(error, sent=content.sent)
             body.flaw = "cut"  # once the status has come it survives, whatever the body did
@@ -94,7 +94,7 @@ class AsyncCoreWire:
                     async for chunk in response.aiter_stream():
                         if body.is_full(chunk):
                             break
-        except (TimeoutError, *_ERRORS) as error:
+        except (OSError, *_ERRORS) as error:  # TimeoutError is one, and what the backend lets through of TLS
             if response is None:
                 return _too_late(content) if isinstance(error, TimeoutError) else lost(error, sent=content.sent)
             body.flaw = "cut"  # once the status has come it survives, whatever the body did

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncGivenWire", "GivenWire", "make_async_client", "make_client"]
 
-_ERRORS = (httpx2.RequestError, httpx2.InvalidURL)
+_ERRORS = (httpx2.RequestError, httpx2.InvalidURL, OSError)
 
 
 def make_client(transport: httpx2.BaseTransport | None, *, trust_env: bool) -> httpx2.Client:
@@ -41,6 +41,8 @@ class GivenWire:
     """
 
     def __init__(self, client: httpx2.Client, *, is_ours: bool) -> None:
+        if not isinstance(client, httpx2.Client):
+            raise TypeError(f"http_client must be an httpx2.Client, not {type(client).__name__}")
         self._client = client
         self._is_ours = is_ours
 
@@ -79,6 +81,8 @@ class AsyncGivenWire:
     """
 
     def __init__(self, client: httpx2.AsyncClient, *, is_ours: bool) -> None:
+        if not isinstance(client, httpx2.AsyncClient):
+            raise TypeError(f"http_client must be an httpx2.AsyncClient, not {type(client).__name__}")
         self._client = client
         self._is_ours = is_ours
 

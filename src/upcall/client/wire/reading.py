@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 import time
 import zlib
 from typing import TYPE_CHECKING, Final
@@ -21,6 +22,7 @@ __all__ = ["MAX_BODY_BYTES", "Body", "lost"]
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 """No answer of this API comes near it: a page of 1,000 devices has some 100 KiB."""
 
+_REFUSED_CERTIFICATE: Final = re.compile("alert .*certificate|CERTIFICATE_REQUIRED", re.IGNORECASE)
 _ENCODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
 
 
@@ -70,14 +72,26 @@ def _decompressed(raw: bytes, encoding: str) -> tuple[bytes, Flaw | None]:
     """Decompress a body, and no more of it than an answer may hold."""
     if encoding not in _ENCODINGS:
         return b"", "garbled"
+    body, is_whole = b"", False
     try:
-        inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)  # finds out itself whether it is gzip or zlib
-        body = inflater.decompress(raw, MAX_BODY_BYTES + 1)
+        while raw and len(body) <= MAX_BODY_BYTES:  # gzip may come in several members
+            inflater = zlib.decompressobj(_window(raw))
+            body += inflater.decompress(raw, MAX_BODY_BYTES + 1 - len(body))
+            is_whole = inflater.eof
+            raw = inflater.unused_data
     except zlib.error:
         return b"", "garbled"
     if len(body) > MAX_BODY_BYTES:
         return body, "too_large"
-    return body, None if inflater.eof else "garbled"
+    return body, None if is_whole else "garbled"
+
+
+def _window(raw: bytes) -> int:
+    """Tell zlib what it reads: gzip or zlib by their first bytes, else the bare deflate that some servers send."""
+    is_wrapped = raw.startswith(b"\x1f\x8b") or (
+        raw[0] & 15 == zlib.DEFLATED and len(raw) > 1 and not (raw[0] << 8 | raw[1]) % 31
+    )
+    return zlib.MAX_WBITS | 32 if is_wrapped else -zlib.MAX_WBITS
 
 
 def lost(error: Exception, *, sent: bool | None = None) -> Failure:
@@ -88,6 +102,19 @@ def lost(error: Exception, *, sent: bool | None = None) -> Failure:
         sent: Whether the request's head had left, None where its kind must tell.
     """
     name = type(error).__name__
+    system = _system_error(error)
+    if isinstance(system, ssl.SSLError) and _REFUSED_CERTIFICATE.search(str(system)):
+        return Failure(
+            reason=f"the server refuses the client certificate: {_words(system)}", sent=False, permanent=True
+        )
+    if name == "ProxyError":
+        # A proxy that counts refused passwords may lock an account too; its words may echo what it was sent.
+        status = str(error)[:3]
+        return Failure(
+            reason=f"the proxy answered {status}" if status.isdigit() else "the proxy failed",
+            sent=False,
+            permanent=status == "407",
+        )
     if name in {"LocalProtocolError", "UnsupportedProtocol", "InvalidURL"}:
         return Failure(reason="the request cannot be written", sent=False, permanent=True)
     if sent is None:
@@ -106,4 +133,20 @@ def _reason(error: Exception, name: str) -> str:
     if name == "RemoteProtocolError":
         is_end = "disconnected" in str(error) or "closed" in str(error)
         return "the server closed the connection" if is_end else "what came back is not HTTP"
-    return words.get(name) or re.sub(r"^\[Errno -?\d+\] ", "", str(error)).rstrip(".") or name
+    return words.get(name) or _words(_system_error(error) or error) or name
+
+
+def _words(error: BaseException) -> str:
+    return re.sub(r"^\[Errno -?\d+\] ", "", str(error)).rstrip(".")
+
+
+def _system_error(error: BaseException) -> OSError | None:
+    """Return what the system said at the bottom of an exception, such as that a connection was refused."""
+    found = None
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, OSError) and below.errno is not None:
+            found = below
+        inner = below.exceptions[0] if isinstance(below, BaseExceptionGroup) else None
+        below = inner or below.__cause__ or below.__context__
+    return found
