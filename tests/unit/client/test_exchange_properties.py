@@ -57,11 +57,14 @@ NEARLY_NOTHING = 1e-6
 @pytest.fixture(autouse=True, scope="module")
 def _quick():
     """Leave out what is slow and tested elsewhere: the log, the disk's word, and a hash that is slow on purpose."""
+    log = logging.getLogger("upcall.client")
+    level = log.level
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(statefile.os, "fsync", lambda _: None)
         patch.setattr(statefile, "_FINGERPRINT_ROUNDS", 1)
-        patch.setattr(logging.getLogger("upcall.client"), "level", logging.CRITICAL)
+        log.setLevel(logging.CRITICAL)
         yield
+    log.setLevel(level)
 
 
 @pytest.fixture(scope="module")
