@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-TOKEN = "acceptance-test-token"
+TOKEN = "acceptance-canary-token"
 START_SECONDS = 30
 
 

@@ -188,13 +188,13 @@ def test_a_reader_that_has_seen_enough(filled):
 def test_the_ready_line(upcall):
     """A server prints one line on stdout, with the whole URL, which answers; its store is for its owner alone."""
     listener = upcall.listen()
-    assert listener.url.endswith("/callbacks/acceptance-test-token")
+    assert listener.url.endswith("/callbacks/acceptance-canary-token")
     assert httpx2.get(listener.url).status_code == 200
     assert httpx2.head(listener.url).status_code == 200
     assert httpx2.post(listener.url + "x", content=b"{}").status_code == 404
     assert listener.end() == 0
     assert listener.lines == [f"ready {listener.url}"]
-    assert "acceptance-test-token" not in listener.errors.read_text()
+    assert "acceptance-canary-token" not in listener.errors.read_text()
     assert stat.S_IMODE(upcall.path.stat().st_mode) == 0o600
 
 
@@ -219,7 +219,7 @@ def test_a_generated_token_stays(upcall):
 def test_a_token_for_one_account(upcall):
     """Through a token of one account another's callback is kept, acknowledged and shown in quarantine."""
     listener = upcall.start(
-        "listen", "--port", "0", "--store", upcall.store, "--token", f"{ACCOUNT}=acceptance-test-token"
+        "listen", "--port", "0", "--store", upcall.store, "--token", f"{ACCOUNT}=acceptance-canary-token"
     ).wait_until_ready()
     assert httpx2.post(listener.url, content=b'{"accountName": "A-2"}').status_code == 200
     (record,) = upcall.json("events", "list")

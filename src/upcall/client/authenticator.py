@@ -109,7 +109,7 @@ class Authenticator:
         self.session.touch(session.value, at)
         if self._store is not None and not self.session.is_fixed and at - self._touched_at > _TOUCH_SECONDS:
             self._touched_at = at
-            yield Do(partial(self._store.touch, SESSION, session.value, self._exchange.clock.wall()))
+            yield Do(partial(self._store.touch, SESSION, session, self._exchange.clock.wall()))
 
     def drop(self, kind: str, token: Token | None) -> Flow[bool]:
         """Forget a token that was refused; tell whether another one can be had."""
@@ -117,7 +117,7 @@ class Authenticator:
         if slot.is_fixed or token is None:
             return False
         if self._store is not None:
-            yield Do(partial(self._store.drop, kind, token.value))
+            yield Do(partial(self._store.drop, kind, token))
         slot.drop(token.value)
         return True
 
@@ -254,22 +254,24 @@ class Authenticator:
             self._latch.unanswered(claim)
 
     def _claim_login(self, trip: Trip) -> Flow[Claim]:
-        base_url, credentials = self._exchange.base_url, self._exchange.credentials
         limits, clock = trip.limits, self._exchange.clock
         hold_seconds = limits.policy.max_elapsed_seconds + limits.timeout_seconds
-        username, password = credentials.username or "", credentials.password or ""
-        claim = partial(self._latch.claim, base_url, username, password, hold_seconds=hold_seconds)
-        del password  # a trace that shows local names shows no secret
         while True:
-            claimed = yield Do(claim)
+            claimed = yield Do(partial(self._claim, hold_seconds))
             if isinstance(claimed, Claim):
                 return claimed
             if claimed.verdict is not Verdict.BUSY:
-                raise _latched(claimed, base_url)
+                raise _latched(claimed, self._exchange.base_url)
             left = limits.policy.max_elapsed_seconds - (clock.monotonic() - trip.started)
             if left <= 0:
                 raise self._login_timeout("another process is logging in, and has not ended", trip)
             yield Wait(min(left, _LOGIN_POLL_SECONDS * (0.5 + clock.chance())))
+
+    def _claim(self, hold_seconds: float) -> Claim | Refusal:
+        credentials = self._exchange.credentials
+        return self._latch.claim(
+            self._exchange.base_url, credentials.username or "", credentials.password or "", hold_seconds=hold_seconds
+        )
 
     def _stored(self, kind: str) -> Flow[Token | None]:
         """Return the token on disk, where one is kept and seems good."""

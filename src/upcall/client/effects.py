@@ -91,9 +91,12 @@ class Join(msgspec.Struct, frozen=True):
 
 
 class Do(msgspec.Struct, frozen=True):
-    """Call a function that touches the disk; receives what it returns."""
+    """Call a function that touches the disk; receives what it returns. `repr` does not show its arguments."""
 
     function: Callable[[], Any]
+
+    def __repr__(self) -> str:
+        return "Do(…)"
 
 
 Effect: TypeAlias = Send | Wait | Launch | Join | Do
@@ -101,7 +104,7 @@ Flow: TypeAlias = Generator[Effect, Any, T]
 
 
 class Reply(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """Hold what a call came to.
+    """Hold what a call came to; `repr` does not show the result, which may be a token.
 
     Args:
         parsed: The result.
@@ -114,3 +117,6 @@ class Reply(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     answer: Answer
     attempts: int
     elapsed_seconds: float
+
+    def __repr__(self) -> str:
+        return f"Reply({self.answer!r}, attempts={self.attempts})"

@@ -19,6 +19,7 @@ from upcall.client.statefile import DamagedError, StateFile, fingerprint
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from upcall.client.auth import Token
     from upcall.settings import Credentials
 
 __all__ = ["BEARER", "SESSION", "StoredToken", "TokenStore"]
@@ -67,6 +68,8 @@ class TokenStore:
         credentials: Whose they are: other secrets do not get them.
     """
 
+    # Tokens come as objects that hide their values: a trace that shows local names shows no secret.
+
     def __init__(self, path: Path, base_url: str, credentials: Credentials) -> None:
         self._file = StateFile(path)
         who = f"{base_url}\0{credentials.client_id}\0{credentials.username}"
@@ -92,22 +95,22 @@ class TokenStore:
             document = self._document()
             self._write(document, self._tokens(document) | {kind: token})
 
-    def touch(self, kind: str, value: str, used_at: float) -> None:
+    def touch(self, kind: str, token: Token, used_at: float) -> None:
         """Note that a token was used."""
         with self._file.locked():
             document = self._document()
             tokens = self._tokens(document)
             held = tokens.get(kind)
-            if held is not None and held.value == value:
+            if held is not None and held.value == token.value:
                 self._write(document, tokens | {kind: msgspec.structs.replace(held, used_at=used_at)})
 
-    def drop(self, kind: str, value: str) -> None:
+    def drop(self, kind: str, token: Token) -> None:
         """Forget the token that was refused, unless another one has taken its place."""
         with self._file.locked():
             document = self._document()
             tokens = self._tokens(document)
-            if kind in tokens and tokens[kind].value == value:
-                self._write(document, {name: token for name, token in tokens.items() if name != kind})
+            if kind in tokens and tokens[kind].value == token.value:
+                self._write(document, {name: kept for name, kept in tokens.items() if name != kind})
 
     def _document(self) -> _Document:
         try:

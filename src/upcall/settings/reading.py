@@ -129,6 +129,14 @@ def read_settings(
     Raises:
         SettingsError: A variable, the file, or a file that one of them names cannot be used.
     """
+    try:
+        return _read(environ, config)
+    except SettingsError as error:
+        # The frames below hold the whole environment, which a trace that shows local names would show.
+        raise error.with_traceback(None) from None
+
+
+def _read(environ: Mapping[str, str] | None, config: str | os.PathLike[str] | None) -> Settings:
     env = os.environ if environ is None else environ
     path = Path(config) if config is not None else config_path(env)
     file = _read_file(path) if path is not None else _File()

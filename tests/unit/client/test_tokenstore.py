@@ -6,6 +6,7 @@ import stat
 
 import pytest
 
+from upcall.client.auth import Token
 from upcall.client.latch import Verdict
 from upcall.client.tokenstore import BEARER, SESSION, StoredToken, TokenStore
 from upcall.errors import CredentialsError, LoginLatchedError, NoAnswerError
@@ -126,12 +127,12 @@ def test_a_token_is_dropped_and_touched_only_while_it_is_the_one(path, client_te
     """A late refusal, or a late use, of an old token leaves the new one alone."""
     store = TokenStore(path, "https://host/api", client_test_kit.CREDENTIALS)
     store.save(SESSION, StoredToken("new", 10.0))
-    store.drop(SESSION, "old")
-    store.touch(SESSION, "old", 99.0)
+    store.drop(SESSION, Token("old"))
+    store.touch(SESSION, Token("old"), 99.0)
     assert store.load(SESSION) == StoredToken("new", 10.0)
-    store.touch(SESSION, "new", 99.0)
+    store.touch(SESSION, Token("new"), 99.0)
     assert store.load(SESSION).used_at == 99.0
-    store.drop(SESSION, "new")
+    store.drop(SESSION, Token("new"))
     assert (store.load(SESSION), store.load(BEARER)) == (None, None)
     assert "new" not in repr(StoredToken("new", 10.0))
 
