@@ -200,6 +200,7 @@ class Watch:
         self._suspect: list[Evidence] = []
         self._errors: WeakSet[BaseException] = WeakSet()
         self._unseen: set[int] = set()
+        self._dying: list[BaseException] = []
         self._children: list[Child] = []
 
     def take(self, where: str, text: str | bytes | None) -> None:
@@ -215,7 +216,8 @@ class Watch:
 
     def leaks(self, test: str) -> list[str]:
         """Say what leaked since the last time, but for what this test may show."""
-        for error in list(self._errors):
+        dying, self._dying = self._dying, []
+        for error in (*dying, *self._errors):
             self.end_of_error(error)
         for child in self._children:
             child.read_log()
@@ -256,6 +258,11 @@ class Watch:
         """Take note of an error that is made: its trace is whole when it dies, or when the test ends."""
         self._errors.add(error)
         self._unseen.add(id(error))
+
+    def dying_error(self, error: BaseException) -> None:
+        """Keep an error that dies until it is looked at: a finalizer may run in the middle of anything."""
+        if id(error) in self._unseen:
+            self._dying.append(error)
 
     def end_of_error(self, error: BaseException) -> None:
         """Take an error that has come to rest."""
@@ -446,8 +453,7 @@ class Plugin:
             watch.begin_of_error(error)
 
         def end_seen(error: UpcallError) -> None:
-            with contextlib.suppress(Exception):
-                watch.end_of_error(error)
+            watch.dying_error(error)
 
         def leave_seen(expected: Any, kind: Any, error: BaseException | None, trace: Any) -> bool:
             if error is not None and not isinstance(error, UpcallError) and _is_ours(error):

@@ -10,6 +10,7 @@ import pytest
 from upcall.client import CallEvent
 from upcall.client.events import shown_headers
 from upcall.redact import BLANK
+from upcall.settings import Credentials
 
 ACCOUNT = "0000123456-00001"
 URL = "https://host/canary-url-token"
@@ -130,3 +131,11 @@ def test_our_secrets_are_blanked_in_the_logs_of_the_libraries_below(client, prov
     assert "canary" not in caplog.text
     assert caplog.text.count(BLANK) == 3
     assert caplog.text.count("nothing of ours") == 3
+
+
+def test_a_client_with_an_unusable_secret_does_not_break_the_log_of_others(make_client):
+    """The filter over the libraries' logs asks every client for its secrets, also one that can never call."""
+    unusable = make_client(credentials=Credentials(client_id="i", client_secret="\udcff", username="u", password="p"))
+    make_client().callbacks.list_registered_callbacks(ACCOUNT)
+    logging.getLogger("httpcore2.http11").warning("something")
+    assert unusable.base_url
