@@ -117,7 +117,9 @@ class Canaries:
     MARKED = re.compile(r"[\w.&%+/=-]*(?<!test_)(?<!tests/)canary[\w.&%+/=-]*", re.IGNORECASE)
     SHAPES: ClassVar = {
         "an Authorization header": re.compile(r"\b(?:Bearer|Basic) +(?=\S*\d)[\w.~+/-]{16,}"),
-        "a VZ-M2M-Token header": re.compile(r"vz-m2m-token['\"]?[:=, b]+['\"]?(?=\S*\d)[\w.~+/-]{16,}", re.IGNORECASE),
+        "a VZ-M2M-Token header": re.compile(
+            r"(?:VZ-M2M-Token|vz-m2m-token)['\"]?[:=, b]+['\"]?(?=\S*\d)[\w.~+/-]{16,}"
+        ),
         "an issued token": re.compile(r"\b(?:access_token|sessionToken)['\"]?\s*[:=]\s*['\"]?(?=\S*\d)[\w.~+/-]{16,}"),
     }
     """How secrets look that nobody told us of: those of a child process and the server that it calls."""

@@ -6,7 +6,6 @@ a transport, httpx2 itself is driven. Both load at the first call, and the TLS c
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -14,7 +13,6 @@ from upcall.errors import SettingsError
 from upcall.thingspace import is_loopback_host
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import TypeAlias
 
     import httpx2
@@ -69,7 +67,7 @@ def open_wire(base_url: str, transport: HttpTransport | None, http_client: HttpC
         SettingsError: A variable of proxies or of certificates makes no sense.
     """
     is_proxied = _is_proxied(base_url)
-    with _environment_errors():
+    try:
         if http_client is None and transport is None and not is_proxied:
             from upcall.client.wire.core import CoreWire  # noqa: PLC0415 - at the first call, not at import
 
@@ -79,6 +77,11 @@ def open_wire(base_url: str, transport: HttpTransport | None, http_client: HttpC
         if http_client is not None:
             return GivenWire(http_client, is_ours=False)
         return GivenWire(make_client(transport, trust_env=is_proxied), is_ours=True)
+    except TypeError:
+        raise
+    except Exception as error:  # noqa: BLE001 - proxy URLs fail in many ways
+        kind = type(error).__name__
+    raise _unusable_environment(kind)
 
 
 def open_async_wire(
@@ -86,7 +89,7 @@ def open_async_wire(
 ) -> AsyncWire:
     """Open the wire of a client in one event loop; see `open_wire`."""
     is_proxied = _is_proxied(base_url)
-    with _environment_errors():
+    try:
         if http_client is None and transport is None and not is_proxied:
             from upcall.client.wire.core import AsyncCoreWire  # noqa: PLC0415 - at the first call, not at import
 
@@ -96,6 +99,11 @@ def open_async_wire(
         if http_client is not None:
             return AsyncGivenWire(http_client, is_ours=False)
         return AsyncGivenWire(make_async_client(transport, trust_env=is_proxied), is_ours=True)
+    except TypeError:
+        raise
+    except Exception as error:  # noqa: BLE001 - proxy URLs fail in many ways
+        kind = type(error).__name__
+    raise _unusable_environment(kind)
 
 
 def _is_proxied(base_url: str) -> bool:
@@ -108,15 +116,9 @@ def _is_proxied(base_url: str) -> bool:
     return any(proxies.get(scheme) for scheme in _PROXY_SCHEMES)
 
 
-@contextlib.contextmanager
-def _environment_errors() -> Iterator[None]:
-    """Say which variables are to blame; the library's own error would show a proxy's password."""
-    try:
-        yield
-    except TypeError:
-        raise
-    except Exception as error:  # noqa: BLE001 - proxy URLs fail in many ways
-        raise SettingsError(
-            f"The connection cannot be set up ({type(error).__name__}).",
-            hint="Check HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR.",
-        ) from None
+def _unusable_environment(kind: str) -> SettingsError:
+    """Say which variables are to blame; the library's own error, and its trace, would show a proxy's password."""
+    return SettingsError(
+        f"The connection cannot be set up ({kind}).",
+        hint="Check HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR.",
+    )
