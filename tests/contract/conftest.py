@@ -1,4 +1,4 @@
-"""The stores that every inbox test runs on: add a backend by one more parameter of `store`."""
+"""The stores that every inbox test runs on (add a backend by one more parameter of `store`), and one sandbox."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 
+from upcall.cli.processes import Server, clean_environment
 from upcall.inbox import Arrival, Subscription, open_inbox
 from upcall.testing import callback
 
@@ -63,6 +64,15 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 @pytest.fixture
 def inbox(store: Store) -> Inbox:
     return store.open()
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Start a sandbox as a user does, and stop it at the end."""
+    log = tmp_path_factory.mktemp("sandbox") / "sandbox.log"
+    server = Server("sandbox", ["sandbox", "--port", "0", "--quiet"], clean_environment(), log)
+    yield server.url
+    server.stop()
 
 
 class Make:

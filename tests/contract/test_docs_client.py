@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from upcall import Credentials, ThingSpaceClient, errors
-from upcall.cli.processes import Server, clean_environment
+from upcall.cli.processes import clean_environment
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "client.md").read_text(encoding="utf-8")
 SETTINGS_FILE = re.search(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL)[1]
@@ -48,15 +48,6 @@ def printed_by(program):
         if getattr(call.func, "id", None) == "print" and not call.keywords:
             told += lines[call.end_lineno - 1][call.end_col_offset :].partition("  # ")[2].split(" / ")
     return told
-
-
-@pytest.fixture(scope="module")
-def sandbox(tmp_path_factory):
-    """Start a sandbox as a user does, and stop it at the end."""
-    log = tmp_path_factory.mktemp("sandbox") / "sandbox.log"
-    server = Server("sandbox", ["sandbox", "--port", "0", "--quiet"], clean_environment(), log)
-    yield server.url
-    server.stop()
 
 
 @pytest.fixture

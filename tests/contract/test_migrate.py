@@ -31,7 +31,7 @@ from upcall import (
     UndecodableAnswerError,
     errors,
 )
-from upcall.cli.processes import Server, clean_environment
+from upcall.cli.processes import clean_environment
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "migrate.md").read_text(encoding="utf-8")
 PROGRAMS = dict(re.findall(r"^## (\w+: .*?)\n.*?```python\n(.*?)```", DOCUMENT, re.DOTALL | re.MULTILINE))
@@ -54,15 +54,6 @@ for server, url in Configuration.environments[Environment.PRODUCTION].items():
     Configuration.environments[Environment.PRODUCTION][server] = root
 """
 """An SDK knows no root but its own, so its servers are renamed before the program begins."""
-
-
-@pytest.fixture(scope="module")
-def sandbox(tmp_path_factory):
-    """Start a sandbox as a user does, and stop it at the end."""
-    log = tmp_path_factory.mktemp("sandbox") / "sandbox.log"
-    server = Server("sandbox", ["sandbox", "--port", "0", "--quiet"], clean_environment(), log)
-    yield server.url
-    server.stop()
 
 
 @pytest.fixture(scope="module")

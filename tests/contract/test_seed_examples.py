@@ -10,8 +10,6 @@ import inspect
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx2
@@ -43,19 +41,6 @@ def _sections():
 SECTIONS = {name: (signature, program, response) for name, signature, program, response in _sections()}
 PREAMBLE = re.search(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)[1]
 EXAMPLES = pytest.mark.parametrize("name", SECTIONS)
-
-
-@pytest.fixture(scope="module")
-def sandbox():
-    """Start a sandbox as a user does, and stop it at the end."""
-    command = [sys.executable, "-m", "upcall", "sandbox", "--port", "0", "--quiet"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            word, url = process.stdout.readline().split()
-            assert word == "ready"
-            yield url
-        finally:
-            process.terminate()
 
 
 @pytest.fixture

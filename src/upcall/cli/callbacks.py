@@ -56,6 +56,12 @@ class _Outcome:
         elif text is not None:
             line(text)
 
+    def wrote(self, account: str, url: str, before: str | None, **more: object) -> None:
+        """Say which URL was written, and which one it displaced."""
+        displaced = before if before != url else None
+        place = f", in place of {displaced}" if displaced else ""
+        self.say({"account": account, "url": url, **more, "displaced": displaced}, f"{account}  {url}{place}")
+
     def refuse(self, document: dict[str, Any], text: str) -> None:
         """Say that the answer is no."""
         log(f"upcall: {text}")
@@ -113,7 +119,7 @@ def register(
     with open_book(
         accounts, everything=everything, config=config, max_concurrency=max_concurrency, allow_http=allow_http
     ) as book:
-        urls = _urls(book, url, allow_http=allow_http)
+        urls = _urls(book, url)
         standing = _standing(book, outcome)
         wanted = []
         for account, stands in standing.items():
@@ -128,9 +134,7 @@ def register(
             wanted, "registering", lambda client, name: client.callbacks.register_callback(name, {"url": urls[name]})
         )
         for account in _stands(book, done, urls, outcome):
-            displaced = standing[account] if standing[account] != urls[account] else None
-            document = {"account": account, "url": urls[account], "registered": True, "displaced": displaced}
-            outcome.say(document, _written(account, urls[account], displaced))
+            outcome.wrote(account, urls[account], standing[account], registered=True)
     return outcome.code
 
 
@@ -150,15 +154,13 @@ def update(
     with open_book(
         accounts, everything=everything, config=config, max_concurrency=max_concurrency, allow_http=allow_http
     ) as book:
-        urls = _urls(book, url, allow_http=allow_http)
+        urls = _urls(book, url)
         standing = _standing(book, outcome)
         done = book.each(
             list(standing), "updating", lambda client, name: client.callbacks.update_callback(name, {"url": urls[name]})
         )
         for account in _stands(book, done, urls, outcome):
-            displaced = standing[account] if standing[account] != urls[account] else None
-            document = {"account": account, "url": urls[account], "displaced": displaced}
-            outcome.say(document, _written(account, urls[account], displaced))
+            outcome.wrote(account, urls[account], standing[account])
     return outcome.code
 
 
@@ -237,7 +239,7 @@ def _stands(book: Book, done: list[AccountResult[Any]], urls: dict[str, str], ou
     return stands
 
 
-def _urls(book: Book, url: str | None, *, allow_http: bool) -> dict[str, str]:
+def _urls(book: Book, url: str | None) -> dict[str, str]:
     """Return the URL that each account is to have, all checked before the first call."""
     from upcall.errors import SettingsError
     from upcall.thingspace import check_callback_url
@@ -250,12 +252,8 @@ def _urls(book: Book, url: str | None, *, allow_http: bool) -> dict[str, str]:
                 f"There is no URL for {account}.", hint="Give --url, or the account's url in the settings file."
             )
         with usage_errors():
-            urls[account] = check_callback_url(wanted, allow_http=allow_http or book.allows_http)
+            urls[account] = check_callback_url(wanted, allow_http=book.allow_http)
     return urls
-
-
-def _written(account: str, url: str, displaced: str | None) -> str:
-    return f"{account}  {url}" + (f", in place of {displaced}" if displaced else "")
 
 
 def _agrees(standing: dict[str, str | None]) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from upcall.cli.output import error_console
+from upcall.cli.output import error_console, progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -48,18 +48,15 @@ class Book:
         settings: What the environment and the settings file say.
         accounts: The accounts, in order.
         max_concurrency: How many calls at once.
-        allow_http: Admit http callback URLs to loopback.
+        allow_http: Admit http callback URLs to loopback, whatever the settings say.
     """
 
-    def __init__(
-        self, settings: Settings, accounts: Sequence[str], *, max_concurrency: int, allow_http: bool | None
-    ) -> None:
+    def __init__(self, settings: Settings, accounts: Sequence[str], *, max_concurrency: int, allow_http: bool) -> None:
         self._known = {account.name: account for account in settings.accounts}
         self._settings = settings
         self._clients: dict[str | None, ThingSpaceClient] = {}
         self._max_concurrency = max_concurrency
-        self._allow_http = allow_http
-        self.allows_http: bool = bool(settings.allow_http)
+        self.allow_http: bool = allow_http or bool(settings.allow_http)
         self.accounts: tuple[str, ...] = tuple(accounts)
 
     def url_of(self, account: str) -> str | None:
@@ -98,8 +95,8 @@ class Book:
         name = known.credentials if known is not None else None
         if name not in self._clients:
             self._clients[name] = upcall.client.ThingSpaceClient(
-                credentials=self._settings.credentials_by_name[name] if name else self._settings.credentials,
-                allow_http=self._allow_http or None,
+                credentials=self._settings.credentials_named(name),
+                allow_http=self.allow_http,
                 config=self._settings.path,
             )
         return self._clients[name]
@@ -169,9 +166,6 @@ def _progress(what: str, total: int) -> Iterator[Callable[[Any], None] | None]:
     if not console.is_terminal or total <= 1:
         yield None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    with progress_bar(console, transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda _: bar.advance(task)

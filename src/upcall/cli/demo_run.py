@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from upcall.cli.output import progress_bar
 from upcall.cli.processes import Server, clean_environment
 from upcall.cli.reading import catch_up
 from upcall.cli.simulate import run_campaign
@@ -243,8 +243,7 @@ class _Demo:
     def _follow(self, inbox: Inbox, campaign: Future[dict[str, Any]], devices: int) -> None:
         """Show callbacks as they arrive, kill the listener halfway, and wait until all is quiet."""
         self._say(f"[bold]campaign[/] of {devices} devices at {SPEED} times the speed of life")
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal) as bar:
+        with progress_bar(self._console, transient=True) as bar:
             task = bar.add_task("devices final", total=devices)
             deadline = time.monotonic() + SETTLE_SECONDS
             while not (self._restarts and campaign.done() and self._is_quiet(inbox)):

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["login", "whoami"]
 
-EXIT_PROVIDER = 4
-
 
 def login(
     *,
@@ -49,7 +47,7 @@ def login(
                 failed += 1
                 continue
             _accepted(client, name, json=json)
-    return EXIT_PROVIDER if failed else 0
+    return ThingSpaceError.exit_code if failed else 0
 
 
 def whoami(*, json: JsonOption = False, config: ConfigOption = None) -> None:
@@ -71,8 +69,7 @@ def _clients(settings: Settings, stack: ExitStack) -> Iterator[tuple[str | None,
     named = list(dict.fromkeys(account.credentials for account in settings.accounts if account.credentials))
     is_alone = not named or any(account.credentials is None for account in settings.accounts)
     for name in ([None] if is_alone else []) + named:
-        credentials = settings.credentials_by_name[name] if name else settings.credentials
-        client = upcall.client.ThingSpaceClient(credentials=credentials, config=settings.path)
+        client = upcall.client.ThingSpaceClient(credentials=settings.credentials_named(name), config=settings.path)
         yield name, stack.enter_context(client)
 
 

@@ -16,8 +16,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from rich.console import Console
+    from rich.progress import Progress
 
-__all__ = ["MOST", "JsonOption", "StoreOption", "emit", "error_console", "line", "log", "ready", "table", "visible"]
+__all__ = [
+    "MOST",
+    "JsonOption",
+    "StoreOption",
+    "emit",
+    "error_console",
+    "line",
+    "log",
+    "progress_bar",
+    "ready",
+    "table",
+    "visible",
+]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON: one object, or one a line.")]
 StoreOption = Annotated[
@@ -112,6 +125,19 @@ def error_console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
+
+
+def progress_bar(console: Console, *, transient: bool = False) -> Progress:
+    """Return a bar that says what is done, how many of how many, and since when; it moves on a terminal only.
+
+    Args:
+        console: Where it is shown.
+        transient: Wipe it away at its end.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=transient, disable=not console.is_terminal)
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -190,15 +190,7 @@ class _Display:
     def __enter__(self) -> Self:
         console = output.error_console()
         if console.is_terminal:
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                console=console,
-            )
+            self._bar = output.progress_bar(console)
             self._bar.add_task("scheduling", total=self._total)
             self._bar.start()
         return self

@@ -8,15 +8,26 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
-__all__ = ["Answer", "Complaint", "UnreadableError", "decode_json", "is_empty", "is_success", "read_complaint"]
+__all__ = [
+    "MAX_REQUEST_ID",
+    "Answer",
+    "Complaint",
+    "UnreadableError",
+    "decode_json",
+    "is_empty",
+    "is_success",
+    "read_complaint",
+]
 
 _BOM = b"\xef\xbb\xbf"
 _XML_CODE = re.compile(rb"<(?:\w+:)?code>\s*([\w.-]{1,64})\s*</")
 _XML_MESSAGE = re.compile(rb"<(?:\w+:)?message>\s*([^<]{1,500}?)\s*</")
+MAX_REQUEST_ID: Final = 128
+"""How much of a request id is shown, once secrets in it are blanked: one across the cut would show its beginning."""
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-correlation-id")
 
 

@@ -5,18 +5,16 @@ A method checks its arguments and sends nothing until it is awaited.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, Unpack
 
 from upcall.client import operations
-from upcall.client.many import AccountResult, OnResult, run_many_async
+from upcall.client.many import AccountResult, OnResult, account_work, body_work, run_many_async
 from upcall.client.raw import RawResponse
-from upcall.client.trip import check_options
 from upcall.thingspace import CallbackSummary, FotaV2CallbackRegistrationResult, FotaV2SuccessResult
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from upcall.client.operations import Call, RegistrationBody
     from upcall.client.trip import CallOptions
@@ -100,10 +98,7 @@ class AsyncSoftwareManagementCallbacksV2Controller(
         **options: Unpack[CallOptions],
     ) -> list[AccountResult[CallbackSummary]]:
         """Read which URL is registered for each of many accounts; see `SoftwareManagementCallbacksV2Controller`."""
-        check_options(options)
-        if isinstance(accounts, str):
-            raise TypeError("accounts must be several, such as a list of them, and not one str")
-        work = ((account, partial(self.list_registered_callbacks, account, **options)) for account in accounts)
+        work = account_work(self.list_registered_callbacks, accounts, options)
         return await run_many_async(work, max_concurrency=max_concurrency, on_result=on_result)
 
     async def register_many(
@@ -115,12 +110,7 @@ class AsyncSoftwareManagementCallbacksV2Controller(
         **options: Unpack[CallOptions],
     ) -> list[AccountResult[FotaV2CallbackRegistrationResult]]:
         """Register a URL for each of many accounts; see `SoftwareManagementCallbacksV2Controller`."""
-        check_options(options)
-        if not isinstance(bodies, Mapping):
-            raise TypeError(f"bodies must be a dict of accounts and what each registers, not {type(bodies).__name__}")
-        work = (
-            (account, partial(self.register_callback, account, body, **options)) for account, body in bodies.items()
-        )
+        work = body_work(self.register_callback, bodies, options)
         return await run_many_async(work, max_concurrency=max_concurrency, on_result=on_result)
 
 

@@ -99,8 +99,9 @@ class Authenticator:
         if auth is Auth.BEARER:
             return bearer, None
         session = yield from self._token(self.session, self._fetch_session, trip)
-        # A login takes time, in which the bearer token may have been refused.
-        return (yield from self._token(self.bearer, self._fetch_bearer, trip)), session
+        if self.bearer.peek() is not bearer:  # a login takes time, in which it may have been refused
+            bearer = yield from self._token(self.bearer, self._fetch_bearer, trip)
+        return bearer, session
 
     def used(self, session: Token | None, at: float) -> Flow[None]:
         """Note that a session was used, which extends it; on disk once a minute."""

@@ -6,18 +6,16 @@ are one text: what differs is what a call returns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, Unpack
 
 from upcall.client import operations
-from upcall.client.many import AccountResult, OnResult, run_many
+from upcall.client.many import AccountResult, OnResult, account_work, body_work, run_many
 from upcall.client.raw import RawResponse
-from upcall.client.trip import check_options
 from upcall.thingspace import CallbackSummary, FotaV2CallbackRegistrationResult, FotaV2SuccessResult
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from upcall.client.operations import Call, RegistrationBody
     from upcall.client.trip import CallOptions
@@ -190,10 +188,7 @@ class SoftwareManagementCallbacksV2Controller(
             TypeError: The accounts are no iterable of them, or there is no such option.
             ValueError: A number is out of its range.
         """
-        check_options(options)
-        if isinstance(accounts, str):
-            raise TypeError("accounts must be several, such as a list of them, and not one str")
-        work = ((account, partial(self.list_registered_callbacks, account, **options)) for account in accounts)
+        work = account_work(self.list_registered_callbacks, accounts, options)
         return run_many(work, max_concurrency=max_concurrency, on_result=on_result)
 
     def register_many(
@@ -220,12 +215,7 @@ class SoftwareManagementCallbacksV2Controller(
             TypeError: The accounts are no iterable of them, or there is no such option.
             ValueError: A number is out of its range.
         """
-        check_options(options)
-        if not isinstance(bodies, Mapping):
-            raise TypeError(f"bodies must be a dict of accounts and what each registers, not {type(bodies).__name__}")
-        work = (
-            (account, partial(self.register_callback, account, body, **options)) for account, body in bodies.items()
-        )
+        work = body_work(self.register_callback, bodies, options)
         return run_many(work, max_concurrency=max_concurrency, on_result=on_result)
 
 

@@ -8,10 +8,10 @@ with a clock of its own.
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from upcall.client import failures
-from upcall.client.answers import Answer, Complaint, UnreadableError, is_success, read_complaint
+from upcall.client.answers import MAX_REQUEST_ID, Answer, Complaint, UnreadableError, is_success, read_complaint
 from upcall.client.authenticator import Authenticator
 from upcall.client.effects import Clock, Flow, Reply, Request, Send, Wait
 from upcall.client.events import CallEvent, EventHook, EventKind, Observer
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["Exchange"]
 
 T = TypeVar("T")
-
-_MAX_REQUEST_ID: Final = 128
 
 
 class Exchange:
@@ -170,7 +168,7 @@ class Exchange:
                 url=self._root(call.operation) + call.path.partition("?")[0],
                 attempt=trip.attempts,
                 status=status,
-                request_id=self._observer.scrub(request_id)[:_MAX_REQUEST_ID] if request_id else None,
+                request_id=self._observer.scrub(request_id)[:MAX_REQUEST_ID] if request_id else None,
                 headers=self._observer.headers(headers) if headers else {},
                 reason=self._observer.scrub(reason) if reason else None,
                 wait_seconds=wait_seconds,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
-from upcall.client.answers import Answer, Complaint, read_complaint
+from upcall.client.answers import MAX_REQUEST_ID, Answer, Complaint, read_complaint
 from upcall.errors import (
     AnsweredError,
     CredentialsError,
@@ -34,7 +34,6 @@ E = TypeVar("E", bound=ThingSpaceError)
 _URL: Final = re.compile(r"https?://[^\s\"'<>]+")
 _LONG_NUMBER: Final = re.compile(r"\d{10,}")
 _MAX_SHOWN: Final = 200
-_MAX_REQUEST_ID: Final = 128
 _FLAWS: Final = {
     "cut": "was cut off",
     "too_large": "is larger than any answer of this API",
@@ -208,7 +207,7 @@ def _fill(
     error.retry_after_seconds = tally.retry_after_seconds
     if answer is not None:
         error.status_code = answer.status
-        error.request_id = (scrub(answer.request_id, tally.secrets) or "")[:_MAX_REQUEST_ID] or None
+        error.request_id = (scrub(answer.request_id, tally.secrets) or "")[:MAX_REQUEST_ID] or None
     if complaint is not None:
         error.error_code = scrub(complaint.code, tally.secrets)
         error.error_message = scrub(complaint.message, tally.secrets)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 import msgspec
 
+from upcall.client.trip import check_options
 from upcall.errors import CredentialsError, ThingSpaceError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-__all__ = ["AccountResult", "OnResult", "run_many", "run_many_async"]
+__all__ = ["AccountResult", "OnResult", "account_work", "body_work", "run_many", "run_many_async"]
 
 T = TypeVar("T")
 
@@ -37,6 +39,36 @@ class AccountResult(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
 OnResult: TypeAlias = Callable[[AccountResult[Any]], object]
 """What is called with each result as it comes, in any order, one call at a time: for a progress bar."""
+
+
+def account_work(
+    call: Callable[..., T], accounts: Iterable[str], options: Mapping[str, Any]
+) -> list[tuple[str, Callable[[], T]]]:
+    """Return what is to be done for each account, the options checked before any call.
+
+    Raises:
+        TypeError: The accounts are no iterable of them, or there is no such option.
+        ValueError: A number is out of its range.
+    """
+    check_options(options)
+    if isinstance(accounts, str):
+        raise TypeError("accounts must be several, such as a list of them, and not one str")
+    return [(account, partial(call, account, **options)) for account in accounts]
+
+
+def body_work(
+    call: Callable[..., T], bodies: Mapping[str, Any], options: Mapping[str, Any]
+) -> list[tuple[str, Callable[[], T]]]:
+    """Return what is to be done for each account with its body, the options checked before any call.
+
+    Raises:
+        TypeError: The bodies are no mapping, or there is no such option.
+        ValueError: A number is out of its range.
+    """
+    check_options(options)
+    if not isinstance(bodies, Mapping):
+        raise TypeError(f"bodies must be a dict of accounts and what each registers, not {type(bodies).__name__}")
+    return [(account, partial(call, account, body, **options)) for account, body in bodies.items()]
 
 
 def run_many(

@@ -66,8 +66,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
                 raise TypeError(f"There is no option {name!r}: a call takes {', '.join(known)}.")
         given = {name: value for name, value in options.items() if value is not None}
         timeout_seconds = given.pop("timeout_seconds", self.timeout_seconds)
-        policy = {field: getattr(self.policy, field) for field in RetryPolicy.__struct_fields__}
-        return Limits(timeout_seconds=timeout_seconds, policy=RetryPolicy(**(policy | given)))
+        return Limits(timeout_seconds=timeout_seconds, policy=msgspec.structs.replace(self.policy, **given))
 
 
 def check_options(options: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["Account", "Settings", "read_settings"]
+
+N = TypeVar("N", int, float)
 
 DEFAULT_CREDENTIALS: Final = "default"
 """The ``[credentials.default]`` table stands in for variables that are not set."""
@@ -82,7 +84,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def credentials_of(self, account: Account) -> Credentials:
         """Return who calls for an account."""
-        return self.credentials_by_name[account.credentials] if account.credentials else self.credentials
+        return self.credentials_named(account.credentials)
+
+    def credentials_named(self, name: str | None) -> Credentials:
+        """Return who calls by a ``[credentials.…]`` table, or without one by its name being None."""
+        return self.credentials_by_name[name] if name else self.credentials
 
 
 class _Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -148,9 +154,9 @@ def _read(environ: Mapping[str, str] | None, config: str | os.PathLike[str] | No
         state_dir=_state_dir(env, file.client.state_dir),
         base_url=target[0],
         environment=target[1],
-        timeout_seconds=_number(env, "UPCALL_TIMEOUT_SECONDS", file.client.timeout_seconds),
-        max_retries=_whole_number(env, "UPCALL_MAX_RETRIES", file.client.max_retries),
-        max_elapsed_seconds=_number(env, "UPCALL_MAX_ELAPSED_SECONDS", file.client.max_elapsed_seconds),
+        timeout_seconds=_parsed(env, "UPCALL_TIMEOUT_SECONDS", float, file.client.timeout_seconds),
+        max_retries=_parsed(env, "UPCALL_MAX_RETRIES", int, file.client.max_retries),
+        max_elapsed_seconds=_parsed(env, "UPCALL_MAX_ELAPSED_SECONDS", float, file.client.max_elapsed_seconds),
         allow_http=_switch(env, "UPCALL_ALLOW_HTTP", file.client.allow_http),
         token_store=_token_store(env, file.client.token_store),
         accounts=file.accounts,
@@ -172,24 +178,15 @@ def _target(env: Mapping[str, str], client: _Client) -> tuple[str | None, str | 
     return client.base_url, client.environment
 
 
-def _number(env: Mapping[str, str], name: str, otherwise: float | None) -> float | None:
+def _parsed(env: Mapping[str, str], name: str, parse: type[N], otherwise: N | None) -> N | None:
     text = env.get(name, "").strip()
     if not text:
         return otherwise
     try:
-        return float(text)
+        return parse(text)
     except ValueError:
-        raise SettingsError(f"{name} is {text!r}, which is not a number of seconds.", hint=_CORRECT) from None
-
-
-def _whole_number(env: Mapping[str, str], name: str, otherwise: int | None) -> int | None:
-    text = env.get(name, "").strip()
-    if not text:
-        return otherwise
-    try:
-        return int(text)
-    except ValueError:
-        raise SettingsError(f"{name} is {text!r}, which is not a whole number.", hint=_CORRECT) from None
+        what = {int: "a whole number", float: "a number of seconds"}[parse]
+        raise SettingsError(f"{name} is {text!r}, which is not {what}.", hint=_CORRECT) from None
 
 
 def _switch(env: Mapping[str, str], name: str, otherwise: bool | None) -> bool | None:  # noqa: FBT001

@@ -6,13 +6,14 @@ a transport, httpx2 itself is driven. Both load at the first call, and the TLS c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from upcall.errors import SettingsError
 from upcall.thingspace import is_loopback_host
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import TypeAlias
 
     import httpx2
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     HttpTransport: TypeAlias = httpx2.BaseTransport
 
 __all__ = ["AsyncWire", "Wire", "open_async_wire", "open_wire"]
+
+W = TypeVar("W")
 
 _PROXY_SCHEMES: Final = ("http", "https", "all")
 
@@ -66,8 +69,9 @@ def open_wire(base_url: str, transport: HttpTransport | None, http_client: HttpC
     Raises:
         SettingsError: A variable of proxies or of certificates makes no sense.
     """
-    is_proxied = _is_proxied(base_url)
-    try:
+
+    def make() -> Wire:
+        is_proxied = _is_proxied(base_url)
         if http_client is None and transport is None and not is_proxied:
             from upcall.client.wire.core import CoreWire  # noqa: PLC0415 - at the first call, not at import
 
@@ -77,19 +81,17 @@ def open_wire(base_url: str, transport: HttpTransport | None, http_client: HttpC
         if http_client is not None:
             return GivenWire(http_client, is_ours=False)
         return GivenWire(make_client(transport, trust_env=is_proxied), is_ours=True)
-    except TypeError:
-        raise
-    except Exception as error:  # noqa: BLE001 - proxy URLs fail in many ways
-        kind = type(error).__name__
-    raise _unusable_environment(kind)
+
+    return _set_up(make)
 
 
 def open_async_wire(
     base_url: str, transport: AsyncHttpTransport | None, http_client: AsyncHttpClient | None
 ) -> AsyncWire:
     """Open the wire of a client in one event loop; see `open_wire`."""
-    is_proxied = _is_proxied(base_url)
-    try:
+
+    def make() -> AsyncWire:
+        is_proxied = _is_proxied(base_url)
         if http_client is None and transport is None and not is_proxied:
             from upcall.client.wire.core import AsyncCoreWire  # noqa: PLC0415 - at the first call, not at import
 
@@ -99,11 +101,8 @@ def open_async_wire(
         if http_client is not None:
             return AsyncGivenWire(http_client, is_ours=False)
         return AsyncGivenWire(make_async_client(transport, trust_env=is_proxied), is_ours=True)
-    except TypeError:
-        raise
-    except Exception as error:  # noqa: BLE001 - proxy URLs fail in many ways
-        kind = type(error).__name__
-    raise _unusable_environment(kind)
+
+    return _set_up(make)
 
 
 def _is_proxied(base_url: str) -> bool:
@@ -116,9 +115,15 @@ def _is_proxied(base_url: str) -> bool:
     return any(proxies.get(scheme) for scheme in _PROXY_SCHEMES)
 
 
-def _unusable_environment(kind: str) -> SettingsError:
+def _set_up(make: Callable[[], W]) -> W:
     """Say which variables are to blame; the library's own error, and its trace, would show a proxy's password."""
-    return SettingsError(
+    try:
+        return make()
+    except TypeError:
+        raise
+    except Exception as error:  # noqa: BLE001 - proxy URLs fail in many ways
+        kind = type(error).__name__
+    raise SettingsError(
         f"The connection cannot be set up ({kind}).",
         hint="Check HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR.",
     )

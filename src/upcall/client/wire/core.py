@@ -16,7 +16,6 @@ from urllib.parse import quote, urlsplit
 
 import httpcore2
 
-from upcall.client.failures import Failure
 from upcall.client.wire.reading import Body, lost
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from upcall.client.answers import Answer
     from upcall.client.effects import Request
+    from upcall.client.failures import Failure
 
 __all__ = ["AsyncCoreWire", "CoreWire"]
 
@@ -96,18 +96,13 @@ class AsyncCoreWire:
                             break
         except (OSError, *_ERRORS) as error:  # TimeoutError is one, and what the backend lets through of TLS
             if response is None:
-                return _too_late(content) if isinstance(error, TimeoutError) else lost(error, sent=content.sent)
+                return lost(error, sent=content.sent)
             body.flaw = "cut"  # once the status has come it survives, whatever the body did
         return body.encoded(response.status, response.headers)
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._pool.aclose()
-
-
-def _too_late(content: _Content) -> Failure:
-    reason = "the answer took too long" if content.sent else "the connection took too long"
-    return Failure(reason=reason, sent=content.sent)
 
 
 def _pool_options(base_url: str) -> dict[str, Any]:

@@ -118,16 +118,19 @@ def lost(error: Exception, *, sent: bool | None = None) -> Failure:
     if name in {"LocalProtocolError", "UnsupportedProtocol", "InvalidURL"}:
         return Failure(reason="the request cannot be written", sent=False, permanent=True)
     if sent is None:
-        sent = name not in {"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError"}
-    return Failure(reason=_reason(error, name), sent=sent, permanent="CERTIFICATE_VERIFY_FAILED" in str(error))
+        sent = name not in {"ConnectError", "ConnectTimeout", "PoolTimeout"}
+    return Failure(
+        reason=_reason(error, name, sent=sent), sent=sent, permanent="CERTIFICATE_VERIFY_FAILED" in str(error)
+    )
 
 
-def _reason(error: Exception, name: str) -> str:
+def _reason(error: Exception, name: str, *, sent: bool) -> str:
     """Say what happened: in the system's words, or in ours where the library would quote what came."""
     words = {
         "ConnectTimeout": "the connection took too long",
         "PoolTimeout": "no connection came free",
         "ReadTimeout": "the answer took too long",
+        "TimeoutError": "the answer took too long" if sent else "the connection took too long",
         "WriteTimeout": "the request took too long",
     }
     if name == "RemoteProtocolError":
