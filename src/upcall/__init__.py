@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         SoftwareManagementCallbacksV2Controller,
         ThingSpaceClient,
     )
+    from upcall.dispatch import GiveUp, RetryLater
     from upcall.errors import (
         AnsweredError,
         CredentialsError,
@@ -61,10 +62,12 @@ __all__ = [
     "FotaV2CallbackRegistrationResult",
     "FotaV2ResultException",
     "FotaV2SuccessResult",
+    "GiveUp",
     "LoginLatchedError",
     "NoAnswerError",
     "RawResponse",
     "RequestNotSentError",
+    "RetryLater",
     "SettingsError",
     "SoftwareManagementCallbacksV2Controller",
     "ThingSpaceClient",
@@ -87,6 +90,7 @@ _NAMES_OF = {
         "SoftwareManagementCallbacksV2Controller",
         "ThingSpaceClient",
     ),
+    "dispatch": ("GiveUp", "RetryLater"),
     "errors": (
         "AnsweredError",
         "CredentialsError",

@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Any
 from upcall.dispatch import HandlerTable, Worker
 from upcall.errors import StartError, UpcallError
 from upcall.inbox import Inbox, open_inbox
-from upcall.listener import Gate, ListenerApp, parse_tokens
+from upcall.inbox.spool import Spool, spool_directory
+from upcall.listener import Gate, ListenerApp, Reception, parse_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
-__all__ = ["Upcall", "WorkerThread", "load_app"]
+    from upcall.dispatch import Handler
+
+__all__ = ["Upcall", "WorkerThread", "load_app", "run_on_fast_loop"]
 
 AGAIN_SECONDS = 1.0
 
@@ -65,23 +68,28 @@ class Upcall(HandlerTable):
         Raises:
             StoreError: The store cannot be used.
         """
-        with open_inbox(store, create=True) as inbox:
+        with open_inbox(store, create=True, upgrade=True, relaxed=True) as inbox:
             await Worker(inbox, self.handlers, **options).run(stop)
 
 
 class WorkerThread:
-    """Run an application's handlers in a thread with an event loop of its own.
+    """Run handlers in a thread with an event loop of its own.
 
     A handler that blocks its loop then delays other handlers, and no acknowledgement.
 
     Args:
-        app: The handlers.
+        app: The application whose handlers these are, None for subscribers only.
         store: The inbox's URL.
+        subscribers: Handlers beside the application's, such as `upcall.dispatch.subscribers` makes.
+        options: What `upcall.dispatch.Worker` takes, such as ``concurrency``.
     """
 
-    def __init__(self, app: Upcall, store: str) -> None:
-        self._app = app
+    def __init__(
+        self, app: HandlerTable | None, store: str, subscribers: Sequence[Handler] = (), **options: Any
+    ) -> None:
+        self._handlers = [*(app.handlers if app is not None else []), *subscribers]
         self._store = store
+        self._options = options
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._stopping = threading.Event()
@@ -112,7 +120,7 @@ class WorkerThread:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                asyncio.run(self._work())
+                run_on_fast_loop(self._work())
             except BaseException as error:  # noqa: BLE001 - seen by start, or logged
                 if not self._begun.is_set():
                     self._error = error
@@ -123,13 +131,24 @@ class WorkerThread:
                 self._stopping.wait(AGAIN_SECONDS)
 
     async def _work(self) -> None:
-        with open_inbox(self._store, create=True) as inbox:
-            worker = Worker(inbox, self._app.handlers)
+        with open_inbox(self._store, create=True, upgrade=True, relaxed=True) as inbox:
+            worker = Worker(inbox, self._handlers, **self._options)
             self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
             if self._stopping.is_set():
                 return
             self._begun.set()
             await worker.run(self._stop)
+
+
+def run_on_fast_loop(work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine to its end on an event loop of uvloop's, where it is installed."""
+    try:
+        import uvloop  # noqa: PLC0415 - it comes with the extra `server`, and is loaded when there is work
+    except ImportError:
+        asyncio.run(work)
+        return
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work)
 
 
 class _MountedListener:
@@ -157,14 +176,16 @@ class _MountedListener:
 
     def _begin(self) -> ListenerApp:
         if self._parts is None:
-            inbox = open_inbox(self._store, create=True)
+            inbox = open_inbox(self._store, create=True, upgrade=True)
             worker = WorkerThread(self._app, self._store)
             try:
                 worker.start()
             except BaseException:
                 inbox.close()
                 raise
-            self._parts = ListenerApp(inbox, self._gate), worker, inbox
+            spool = Spool(spool_directory(self._store))
+            reception = Reception(inbox.appender, self._gate, spool=spool)
+            self._parts = ListenerApp(reception), worker, inbox
         return self._parts[0]
 
     async def _lifespan(self, receive: Any, send: Any) -> None:

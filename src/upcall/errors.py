@@ -13,7 +13,7 @@
     │   └── UndecodableAnswerError       an answer that is not what the documentation promises
     ├── StoreError                       the inbox cannot be opened or used
     │   ├── StoreUnreadableError         not there, not ours, or not readable
-    │   └── StoreVersionError            written by a newer Upcall
+    │   └── StoreVersionError            written by a newer Upcall, or by one too old
     ├── SettingsError                    an option, variable or settings file is wrong
     ├── StartError                       a server or a module could not start
     ├── NotASandboxError                 a command that only a sandbox may receive
@@ -151,7 +151,7 @@ class StoreUnreadableError(StoreError):
 
 
 class StoreVersionError(StoreError):
-    """Say that the store was written by a newer Upcall."""
+    """Say that the store was written by a newer Upcall, or by an older one and was not upgraded."""
 
 
 class SettingsError(UpcallError):

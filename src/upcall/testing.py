@@ -68,7 +68,7 @@ class ListenerHarness:
 
     def __init__(self, app: Upcall, *, account: str | None = None) -> None:
         from upcall.inbox import open_inbox  # noqa: PLC0415 - a plugin is loaded by every run of pytest
-        from upcall.listener import Gate, ListenerApp, parse_tokens  # noqa: PLC0415
+        from upcall.listener import Gate, ListenerApp, Reception, parse_tokens  # noqa: PLC0415
 
         self._app = app
         self._directory = tempfile.TemporaryDirectory(prefix="upcall-test-")
@@ -77,7 +77,7 @@ class ListenerHarness:
         self._thread.start()
         self._inbox = open_inbox(f"sqlite:///{Path(self._directory.name) / 'inbox.db'}", create=True)
         gate = Gate(parse_tokens([_TOKEN], [account] if account else []))
-        self._listener = ListenerApp(self._inbox, gate)
+        self._listener = ListenerApp(Reception(self._inbox.appender, gate))
         self._ahead_micros = 0
 
     def receive(self, body: bytes | str | Mapping[str, Any]) -> int:

@@ -5,10 +5,12 @@ A kill cannot show it: what a killed process wrote is still in the kernel's memo
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 from collections import defaultdict
 from pathlib import Path
@@ -74,12 +76,8 @@ def early_answers(calls, marker):
         calls: From `read_trace`.
         marker: What to find in a body, with one group that tells it from the others.
     """
-    committed = _commits(calls, marker)
-    syncs = [
-        call
-        for call in calls
-        if call.name in {"fsync", "fdatasync"} and call.target.endswith("-wal") and call.result == 0
-    ]
+    written = [_commits(calls, marker), _spooled(calls, marker)]
+    syncs = [call for call in calls if call.name in {"fsync", "fdatasync"} and call.result == 0]
     asked = defaultdict(bytes)
     early = []
     answers = 0
@@ -91,14 +89,20 @@ def early_answers(calls, marker):
         elif call.data.startswith(b"HTTP/1.1 200"):
             (serial,) = marker.findall(asked.pop(call.target))
             answers += 1
-            written = committed.get(serial)
-            if written is None or not any(written < sync.start and sync.end < call.start for sync in syncs):
+            kept = [files[serial] for files in written if serial in files]
+            if not any(_is_synced(place, syncs, call.start) for place in kept):
                 early.append(serial)
     return early, answers
 
 
+def _is_synced(written, syncs, before):
+    """Tell whether an fsync of a file began after it was written to, and returned before an answer left."""
+    line, target = written
+    return any(sync.target == target and line < sync.start and sync.end < before for sync in syncs)
+
+
 def _commits(calls, marker):
-    """Return for each marker the line at which the commit that holds it was written to its end."""
+    """Return for each marker the line at which the commit that holds it was written to its end, and the file."""
     committed = {}
     pending = []
     is_last = False
@@ -111,9 +115,19 @@ def _commits(calls, marker):
         pending += marker.findall(call.data)
         if is_last:
             for serial in pending:
-                committed.setdefault(serial, call.end)
+                committed.setdefault(serial, (call.end, call.target))
             pending = []
     return committed
+
+
+def _spooled(calls, marker):
+    """Return the same for what was written to the spool."""
+    written = {}
+    for call in calls:
+        if call.name == "write" and call.target.endswith(".spool"):
+            for serial in marker.findall(call.data[: call.result]):
+                written.setdefault(serial, (call.end, call.target))
+    return written
 
 
 MARKER = re.compile(rb"marker-(\d+)!")
@@ -139,6 +153,15 @@ SYNC_BEGINS, SYNC_ENDS = f"{SYNC[:-5]} <unfinished ...>", "2 <... fdatasync resu
 PAGE = b"...marker-7!..."
 
 
+def spooled(name, call, result):
+    """Return how a write to the spool, or an fsync of it, looks in a trace."""
+    data = f', "{hexed(PAGE)}", {len(PAGE)}' if call == "write" else ""
+    return f"2 {call}(6<{hexed(name)}>{data}) = {result}"
+
+
+SPOOLED, SPOOL_SYNC = spooled(b"/s/1.spool", "write", len(PAGE)), spooled(b"/s/1.spool", "fdatasync", 0)
+
+
 @pytest.mark.parametrize(
     ("trace", "early"),
     [
@@ -158,6 +181,14 @@ PAGE = b"...marker-7!..."
         ([ASK, *frame(2, PAGE), SYNC.replace(hexed(b"-wal"), ""), ANSWER], [b"7"]),
         # Nothing written at all.
         ([ASK, SYNC, ANSWER], [b"7"]),
+        # The spool in the store's place: the same fsync of the same file, after all of it was written.
+        ([ASK, SPOOLED, SPOOL_SYNC, ANSWER], []),
+        ([ASK, *frame(2, PAGE), SPOOLED, SPOOL_SYNC, ANSWER], []),
+        ([ASK, SPOOLED, ANSWER, SPOOL_SYNC], [b"7"]),
+        ([ASK, SPOOL_SYNC, SPOOLED, ANSWER], [b"7"]),
+        ([ASK, SPOOLED, SYNC, ANSWER], [b"7"]),
+        ([ASK, SPOOLED, spooled(b"/s/2.spool", "fdatasync", 0), ANSWER], [b"7"]),
+        ([ASK, spooled(b"/s/1.spool", "write", 5), SPOOL_SYNC, ANSWER], [b"7"]),
     ],
 )
 def test_the_trace_is_read_rightly(trace, early):
@@ -183,11 +214,14 @@ def traced(upcall, sender, tmp_path):
         pytest.skip("strace may not trace here")
     trace = tmp_path / "trace"
 
-    async def run(count, **options):
+    async def run(count, *, padding=700, during=contextlib.nullcontext, **options):
         wrapper = [strace, "-f", "-q", "-xx", "-yy", "-s", "8192", "-e", f"trace={CALLS}", "-o", str(trace)]
         listener = upcall.listen(wrapper=wrapper, **options)
         running = sender(listener.port, connections=8)
-        await running.send(b'{"type": "marker-%d!", "padding": "%s"}' % (number, b"x" * 700) for number in range(count))
+        with during():
+            await running.send(
+                b'{"type": "marker-%d!", "padding": "%s"}' % (number, b"x" * padding) for number in range(count)
+            )
         assert len(running.acknowledged) == count
         end_traced(listener)
         return read_trace(trace.read_text().splitlines())
@@ -215,10 +249,49 @@ append.connect = careless
 from upcall.cli.main import run
 sys.exit(run())
 """
+UNSAFE_SPOOL = """
+import sys
+from upcall.inbox import segment
+
+segment._sync = lambda descriptor: None
+from upcall.cli.main import run
+sys.exit(run())
+"""
 
 
 async def test_a_listener_without_fsync_is_caught(traced):
     """The same look at a listener whose appender does not wait for the disk finds early answers."""
     early, answers = early_answers(await traced(20, program=("-c", UNSAFE)), MARKER)
+    assert answers == 20
+    assert len(early) > 10
+
+
+@pytest.fixture
+def store_locked(upcall):
+    """Return a context in which the listener cannot write to its store."""
+
+    @contextlib.contextmanager
+    def locked():
+        with contextlib.closing(sqlite3.connect(upcall.path, timeout=30, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            finally:
+                connection.rollback()
+
+    return locked
+
+
+async def test_every_200_follows_an_fsync_of_the_spool(traced, store_locked):
+    """While the store is locked: its group was written to the spool, an fsync of that returned 0, then it left."""
+    calls = await traced(REQUESTS, padding=100, during=store_locked)
+    assert len(_spooled(calls, MARKER)) == REQUESTS
+    assert early_answers(calls, MARKER) == ([], REQUESTS)
+
+
+async def test_a_spool_without_fsync_is_caught(traced, store_locked):
+    """The same look at a listener whose spool does not wait for the disk finds early answers."""
+    calls = await traced(20, padding=100, during=store_locked, program=("-c", UNSAFE_SPOOL))
+    early, answers = early_answers(calls, MARKER)
     assert answers == 20
     assert len(early) > 10

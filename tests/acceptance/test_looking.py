@@ -1,6 +1,7 @@
 """What `events`, `campaigns` and a server print: documents for programs, whole lines for people."""
 
 import base64
+import hashlib
 import json
 import os
 import signal
@@ -39,6 +40,7 @@ PROGRESS = message(
 )
 BINARY = b"\xff\xfe\x00 no text"
 NOW = 1_800_000_000_000_000
+HOUR = 3_600_000_000
 
 
 @pytest.fixture
@@ -128,6 +130,19 @@ def test_events_tail(filled):
     assert tail.end(signal.SIGINT) == 130
 
 
+def test_events_tail_skips_nothing(upcall):
+    """`tail` prints each of thousands of callbacks that arrive at once, with what the filters look at known of each."""
+    open_inbox(upcall.store, create=True).close()
+    tail = upcall.start("events", "tail", "--store", upcall.store, "--kind", "upgradeProgress", "--json")
+    upcall.until(lambda: "waiting" in tail.errors.read_text())
+    with open_inbox(upcall.store) as inbox:
+        for part in range(6):
+            numbers = range(part * 500, part * 500 + 500)
+            inbox.append([Arrival(body=message("upgradeProgress", f"C-{n}"), received_at=NOW) for n in numbers])
+    assert [json.loads(tail.next_line())["campaign_id"] for _ in range(3000)] == [f"C-{n}" for n in range(3000)]
+    assert tail.end(signal.SIGINT) == 130
+
+
 def test_campaigns(filled):
     """A campaign is listed with its devices' states counted, and shown with each device."""
     with open_inbox(filled.store) as inbox:
@@ -143,12 +158,127 @@ def test_campaigns(filled):
         "last_at": "2027-01-15T08:00:00.000050Z",
         "callbacks": 2,
         "devices": {"UpgradePending": 1, "UpgradeSuccess": 1},
+        "open": 1,
+        "silent": None,
+        "contradiction": None,
     }
     (shown,) = filled.json("campaigns", "show", "C-1")
     assert set(shown) >= {"campaign_id", "status", "devices"}
-    first = shown["devices"][0]
-    assert set(first) == {"device_id", "status", "reason", "updated_at"}
+    first, second = shown["devices"]
+    assert list(first)[:4] == ["device_id", "status", "reason", "updated_at"]
     assert (first["device_id"], first["status"]) == ("100000000000001", "UpgradeSuccess")
+    assert (first["first_status"], first["last_status"]) == ("UpgradeSuccess", "UpgradeRequestQueued")
+    assert (second["last_at"], second["contradiction"]) == ("2027-01-15T08:00:00.000000Z", None)
+
+
+def test_campaigns_tell_silence_and_contradictions(upcall):
+    """A device that is not final and not heard of is silent; one that ended in two ways is marked; others are not."""
+    ago = time.time_ns() // 1000 - 5 * HOUR
+    first = message("upgradeProgress", "C-2", ("1", "UpgradePending"), ("2", "UpgradeSuccess"), ("3", "UpgradePending"))
+    second = message("upgradeProgress", "C-2", ("2", "UpgradeFailed"), ("3", "UpgradePending"))
+    with open_inbox(upcall.store, create=True) as inbox:
+        inbox.append([Arrival(body=first, received_at=ago), Arrival(body=second, received_at=ago + 2 * HOUR)])
+    (shown,) = upcall.json("campaigns", "show", "C-2", "--silent-after", "4h")
+    assert shown["silent"] == ["1"]
+    assert {device["device_id"]: device["contradiction"] for device in shown["devices"]} == {
+        "1": None,
+        "2": "UpgradeFailed",
+        "3": None,
+    }
+    people = upcall.run("campaigns", "show", "C-2", "--silent-after", "4h", "--store", upcall.store).stdout
+    assert "SILENT for 5 h" in people
+    assert "CONTRADICTION: also said UpgradeFailed" in people
+    (listed,) = upcall.json("campaigns", "list", "--silent-after", "90m")
+    assert (listed["open"], listed["silent"]) == (2, 2)
+    (listed,) = upcall.json("campaigns", "list")
+    assert (listed["open"], listed["silent"]) == (2, None)
+
+
+def test_drift(filled):
+    """`drift` counts each unexpected thing and names the first and the last callback that showed it."""
+    with open_inbox(filled.store) as inbox:
+        for number in (1, 2):
+            inbox.append([Arrival(body=b'{"type":"upgradeProgress","odd":%d}' % number, received_at=NOW + number)])
+    (odd,) = [row for row in filled.json("events", "drift") if "odd" in row["drift"]]
+    assert (odd["callbacks"], odd["first_id"], odd["last_id"]) == (2, 4, 5)
+    assert odd["drift"] in filled.run("events", "drift", "--store", filled.store).stdout
+
+
+def test_events_show_says_why_it_seems_to_repeat(upcall):
+    """The guess comes with its evidence in words: which callback, how long before, the same bytes or not."""
+    body = message("upgradeProgress", "C-1", ("1", "UpgradePending"))
+    with open_inbox(upcall.store, create=True) as inbox:
+        inbox.append(
+            [
+                Arrival(body=body, received_at=NOW, peer="192.0.2.1", source="198.51.100.7", listed=True),
+                Arrival(body=body + b" ", received_at=NOW + 90_000_000, listed=False),
+                Arrival(body=body, received_at=NOW + 200 * 60_000_000),
+            ]
+        )
+    shown = [upcall.run("events", "show", str(number), "--store", upcall.store).stdout for number in (1, 2, 3)]
+    assert "first (no earlier callback" in shown[0]
+    assert "redelivery (callback 1, 1 min 30 s before: other bytes that say the same)" in shown[1]
+    assert "repeat (callback 2, 3 h 18 min before: other bytes that say the same)" in shown[2]
+    assert "source=198.51.100.7" in shown[0]
+    assert shown[0].count(" listed") == shown[1].count("not listed") == 1
+
+
+def test_events_list_by_time_state_and_number(upcall):
+    """Times may be written as so long ago or in RFC 3339; numbers page on in both directions."""
+    now = time.time_ns() // 1000
+    with open_inbox(upcall.store, create=True) as inbox:
+        inbox.append([Arrival(body=b"%d" % hours, received_at=now - hours * HOUR) for hours in range(9, 0, -1)])
+
+    def hours(*words):
+        return [int(record["raw"]) for record in upcall.json("events", "list", *words)]
+
+    assert hours("--since", "150m") == [2, 1]
+    assert hours("--since", "4h ago", "--until", "150m") == [3]
+    assert hours("--until", "2001-01-01T00:00:00Z") == []
+    assert hours("--before", "4") == [9, 8, 7]
+    assert hours("--after", "7") == [2, 1]
+    assert hours("--limit", "2", "--oldest") == [9, 8]
+    assert hours("--state", "stored", "--limit", "1") == [1]
+    assert hours("--state", "dead") == []
+
+
+def test_export(filled):
+    """An export holds every callback as it came, to stdout or to a new file for its owner alone."""
+    said = filled.run("events", "export", "--store", filled.store)
+    assert said.returncode == 0
+    target = filled.directory / "out.jsonl"
+    words = ("events", "export", "--store", filled.store, "--output", str(target))
+    assert filled.run(*words).returncode == 0
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    for text in (said.stdout, target.read_text()):
+        first, second, _ = map(json.loads, text.splitlines())
+        assert first["raw"].encode() == PROGRESS
+        assert first["sha256"] == hashlib.sha256(PROGRESS).hexdigest()
+        assert [delivery["peer"] for delivery in first["received"]] == ["192.0.2.1", "192.0.2.2"]
+        assert base64.b64decode(second["raw_base64"]) == BINARY
+    again = filled.run(*words)
+    assert (again.returncode, "left alone" in again.stderr) == (1, True)
+    assert sorted(path.name for path in filled.directory.glob("*out.jsonl*")) == ["out.jsonl"]
+
+
+def test_long_lists_in_bounded_memory(upcall):
+    """A list or an export of everything holds a few megabytes of bodies at a time, however many there are."""
+    body = b'"' + b"x" * 4_000_000 + b'"'
+    with open_inbox(upcall.store, create=True) as inbox:
+        for number in range(20):
+            inbox.append([Arrival(body=b"[%d,%s]" % (number, body), received_at=NOW + number)])
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_DATA, (170_000_000, 170_000_000));"
+        "from upcall.cli.main import run; sys.exit(run())"
+    )
+    for words, lines in ((("list", "--json", "--limit", "0"), 20), (("export",), 20)):
+        ended = subprocess.run(
+            [sys.executable, "-c", code, "events", *words, "--store", upcall.store],
+            env=upcall.environment,
+            capture_output=True,
+            check=False,
+        )
+        assert (ended.returncode, ended.stdout.count(b"\n")) == (0, lines), ended.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Handlers in real processes: beside a listener, in it, killed, restarted, failing."""
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import time
 
 import httpx2
@@ -38,6 +40,23 @@ print("imported")
 def shout(event):
     print("handled")
     raise ValueError("\\x1b[2J")
+"""
+
+POISON = """
+import signal
+
+@app.on(max_attempts=3)
+def handle(event):
+    if event.raw == b'poison':
+        os.kill(os.getpid(), signal.SIGKILL)
+    (HERE / 'done').open('a').write(f'{event.id}\\n')
+"""
+
+TRANSACTIONAL = """
+@app.on(transactional=True)
+def handle(event, transaction):
+    transaction.execute("CREATE TABLE IF NOT EXISTS effects (id INTEGER)")
+    transaction.execute("INSERT INTO effects VALUES (?)", (event.id,))
 """
 
 FORKING = """
@@ -210,3 +229,94 @@ def test_what_handlers_print_stays_out_of_the_data(upcall):
     assert json.loads(ended.stdout) == {"done": 1, "failed": 0, "dead": 0}
     assert ended.returncode == 0
     assert {"imported", "handled"} <= set(ended.stderr.splitlines())
+
+
+def test_a_poison_callback(upcall):
+    """A callback that kills its worker each time is a dead letter in the end, and takes no other one with it."""
+    upcall.handlers(POISON)
+    fill(upcall, *(b"%d" % number for number in range(10)), b"poison", *(b"%d" % number for number in range(10, 20)))
+    words = ("work", "handlers:app", "--store", upcall.store, "--until-idle")
+    codes = [upcall.run(*words).returncode for _ in range(4)]
+    assert codes == [-signal.SIGKILL] * 3 + [0]
+    assert set(map(int, upcall.read("done"))) == set(range(1, 22)) - {11}
+    (letter,) = upcall.json("dead", "list")
+    assert letter["id"] == 11
+    assert "started 3 times" in letter["error"]
+
+
+@pytest.mark.parametrize("point", ["mid_handler", "before_done"])
+def test_a_transactional_handler_that_is_killed(upcall, point):
+    """Wherever a worker dies, a transactional handler has had its effect once for each callback."""
+    upcall.handlers(TRANSACTIONAL)
+    fill(upcall, *(b"%d" % number for number in range(12)))
+    words = ("work", "handlers:app", "--store", upcall.store, "--until-idle")
+    for count in (1, 4, 3):
+        assert upcall.run(*words, UPCALL_KILL_AT=f"{point}:{count}").returncode == -signal.SIGKILL
+    assert upcall.run(*words).returncode == 0
+    with contextlib.closing(sqlite3.connect(upcall.path)) as connection:
+        rows = connection.execute("SELECT id FROM effects ORDER BY id").fetchall()
+    assert [number for (number,) in rows] == list(range(1, 13))
+    assert states(upcall) == {"done"}
+
+
+@pytest.mark.parametrize("point", ["mid_handler", "before_done"])
+def test_a_handler_that_is_killed(upcall, point):
+    """Wherever a worker dies, an ordinary handler runs at least once for each callback."""
+    upcall.handlers(NOTE)
+    fill(upcall, *(b"%d" % number for number in range(30)))
+    words = ("work", "handlers:app", "--store", upcall.store, "--until-idle")
+    assert upcall.run(*words, UPCALL_KILL_AT=f"{point}:9").returncode == -signal.SIGKILL
+    assert upcall.run(*words).returncode == 0
+    assert set(map(int, upcall.read("done"))) == set(range(1, 31))
+    assert states(upcall) == {"done"}
+
+
+def test_subscribers_without_a_module(upcall):
+    """Commands and files receive each callback, without any code."""
+    fill(upcall, b'{"type": "upgradeFinished"}', b"\xff")
+    lines, told = upcall.directory / "events.jsonl", upcall.directory / "told"
+    command = f"sh -c 'cat >> {told}; echo $UPCALL_EVENT_KIND >> {told}.kinds'"
+    words = ("work", "--store", upcall.store, "--until-idle", "--json")
+    ended = upcall.run(*words, "--jsonl", str(lines), "--exec", command)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout) == {"done": 4, "failed": 0, "dead": 0}
+    documents = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [document["id"] for document in sorted(documents, key=lambda one: one["id"])] == [1, 2]
+    assert sorted(told.read_text().splitlines()) == sorted(lines.read_text().splitlines())
+    assert "upgradeFinished" in (upcall.directory / "told.kinds").read_text()
+    assert states(upcall) == {"done"}
+
+
+def test_a_forward_to_another_listener(upcall, tmp_path):
+    """A raw forward to a second listener arrives there byte for byte, once."""
+    listener = upcall.listen()
+    target = upcall.store.replace("inbox.db", "second.db")
+    fill(upcall, b"{}", b"\xff\0", b'{"password":"x"}')
+    second = upcall.start(
+        "listen", "--port", "0", "--store", target, "--token", "second-token-0123456789"
+    ).wait_until_ready()  # fmt: skip
+    words = ("work", "--store", upcall.store, "--until-idle", "--forward-raw", second.url)
+    ended = upcall.run(*words, UPCALL_FORWARD_SECRET="whsec_" + "A" * 44)
+    assert ended.returncode == 0, ended.stderr
+    assert "second-token" not in ended.stderr
+    with open_inbox(target) as inbox:
+        assert sorted(record.body for record in inbox.callbacks()) == sorted([b"{}", b"\xff\0", b'{"password":"x"}'])
+    assert (listener.end(), second.end()) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "there is nothing to hand callbacks to"),
+        (["--forward", "http://8.8.8.8/"], "unencrypted"),
+        (["--exec", "no-such-program"], "no-such-program"),
+        (["--jsonl", "/no/such/place/x"], "/no/such/place/x"),
+    ],
+)
+def test_options_that_cannot_be_used(upcall, words, said):
+    """A mistake in the options is one line, exit 2, and leaves no store behind."""
+    ended = upcall.run("work", "--store", upcall.store, *words)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not upcall.path.exists()

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Self
 import pytest
 
 from upcall.cli.processes import Server, clean_environment
-from upcall.inbox import Arrival, Subscription, open_inbox
+from upcall.inbox import Arrival, Outcome, Subscription, open_inbox
 from upcall.testing import callback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from upcall.inbox import Inbox
+    from upcall.inbox import Inbox, WorkItem
 
 NOW = 1_800_000_000_000_000
 
@@ -25,13 +25,24 @@ def sqlite_urls(directory: Path) -> Iterator[str]:
         yield f"sqlite:///{directory / f'inbox-{number}.db'}"
 
 
+def memory_urls(directory: Path) -> Iterator[str]:
+    for number in itertools.count():
+        yield f"memory://{directory}/inbox-{number}"
+
+
+BACKENDS = {"sqlite": sqlite_urls, "memory": memory_urls}
+
+
 class Store:
     """One empty store; `open` gives as many inboxes on it as a test needs, and the fixture closes them."""
 
-    def __init__(self, urls: Iterator[str]) -> None:
+    def __init__(self, backend: str, urls: Iterator[str]) -> None:
+        self.backend = backend
         self._urls = urls
         self._opened: list[Inbox] = []
         self.url = next(urls)
+        if backend == "memory":
+            self.open()  # it is there for as long as one inbox on it is open
 
     def open(self) -> Inbox:
         inbox = open_inbox(self.url, create=True)
@@ -40,7 +51,7 @@ class Store:
 
     def fresh(self) -> Store:
         """Return another empty store, for each example of a property."""
-        return Store(self._urls)
+        return Store(self.backend, self._urls)
 
     def close(self) -> None:
         for inbox in self._opened:
@@ -54,10 +65,9 @@ class Store:
         self.close()
 
 
-@pytest.fixture(params=[pytest.param(sqlite_urls, id="sqlite")])
+@pytest.fixture(params=list(BACKENDS))
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    make_urls: Callable[[Path], Iterator[str]] = request.param
-    with Store(make_urls(tmp_path)) as made:
+    with Store(request.param, BACKENDS[request.param](tmp_path)) as made:
         yield made
 
 
@@ -76,7 +86,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 class Make:
-    """Values for inbox tests, with one moment to count from."""
+    """Values and first steps for inbox tests, with one moment to count from."""
 
     now = NOW
     second = 1_000_000
@@ -98,12 +108,46 @@ class Make:
         return Arrival(body=callback(**facts), received_at=at)
 
     @staticmethod
-    def whole(name: str = "handler") -> Subscription:
-        return Subscription(name, lambda event: [""])
+    def whole(name: str = "handler", *, ordered: bool = False) -> Subscription:
+        return Subscription(name, lambda event: [""], ordered=ordered)
 
     @staticmethod
-    def devices(name: str = "device-handler") -> Subscription:
-        return Subscription(name, lambda event: [device.device_id for device in event.devices])
+    def devices(name: str = "device-handler", *, ordered: bool = False) -> Subscription:
+        return Subscription(name, lambda event: [device.device_id for device in event.devices], ordered=ordered)
+
+    @staticmethod
+    def enrolled(inbox: Inbox, *subscriptions: Subscription, now: int = NOW) -> None:
+        subscriptions = subscriptions or (Make.whole(),)
+        inbox.subscribe([subscription.name for subscription in subscriptions], now)
+        assert any(not inbox.enroll(subscriptions, now) for _ in range(1000))
+
+    @staticmethod
+    def take(
+        inbox: Inbox,
+        *names: str,
+        owner: str = "owner",
+        now: int = NOW,
+        lease_seconds: float = 30.0,
+        limit: int = 1000,
+    ) -> list[WorkItem]:
+        return inbox.claim(names or ("handler",), owner, now, lease_seconds=lease_seconds, limit=limit)
+
+    @staticmethod
+    def settle(
+        inbox: Inbox,
+        items: Iterable[WorkItem],
+        state: str = "done",
+        *,
+        owner: str = "owner",
+        now: int = NOW,
+        due_at: int = 0,
+        error: str | None = None,
+    ) -> None:
+        inbox.settle([Outcome(item.id, state, due_at, error) for item in items], owner, now)
+
+    @staticmethod
+    def read_up(inbox: Inbox) -> None:
+        assert any(not inbox.project() for _ in range(1000))
 
 
 @pytest.fixture

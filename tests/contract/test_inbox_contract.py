@@ -1,4 +1,4 @@
-"""What every inbox must do, whatever keeps it."""
+"""What every inbox must do, whatever keeps it: arrivals, copies, subscribers, leases."""
 
 from __future__ import annotations
 
@@ -9,37 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from random import Random
 
-import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from upcall.inbox import Outcome, Subscription, TokenRecord, Trust, stored_event
-from upcall.testing import callback
+from upcall.errors import StoreError
+from upcall.inbox import Subscription, Trust, stored_event
+from upcall.inbox.values import UNENDED
 
 per_example_store = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def take(inbox, make, *names, owner="owner", now=None, lease_seconds=30.0, limit=1000):
-    return inbox.claim(
-        names or ("handler",), owner, make.now if now is None else now, lease_seconds=lease_seconds, limit=limit
-    )
-
-
-def enrolled(inbox, make, *subscriptions):
-    subscriptions = subscriptions or (make.whole(),)
-    inbox.subscribe([subscription.name for subscription in subscriptions], make.now)
-    while inbox.enroll(subscriptions, make.now):
-        pass
-
-
-def settle(inbox, items, state="done", *, owner="owner", now=0, due_at=0, error=None):
-    inbox.settle([Outcome(item.id, state, due_at, error) for item in items], owner, now)
-
-
-def read_up(inbox):
-    while inbox.project():
-        pass
 
 
 class TestAppend:
@@ -77,10 +55,10 @@ class TestAppend:
             inbox = fresh.open()
             inbox.append([make.arrival(body) for body in bodies])
             assert [record.body for record in inbox.callbacks()] == bodies
-            enrolled(inbox, make)
-            read_up(inbox)
+            make.enrolled(inbox)
+            make.read_up(inbox)
             assert [record.body for record in inbox.callbacks()] == bodies
-            assert [item.body for item in take(inbox, make)] == bodies
+            assert [item.body for item in make.take(inbox)] == bodies
 
     @pytest.mark.parametrize(
         "body", [b"", b"\0", b"\xff\xfe" * 40, Random(1).randbytes(1 << 20)], ids=["none", "nul", "ff", "1M"]
@@ -117,6 +95,28 @@ class TestAppend:
             one.close()
             other.close()
         assert not receipt.is_new
+
+    def test_an_appender_has_one_transaction_at_a_time(self, inbox, make):
+        """Staging twice is refused and loses nothing; a commit and a rollback of nothing are no errors."""
+        appender = inbox.appender()
+        try:
+            appender.stage(make.arrivals(2))
+            with pytest.raises(StoreError):
+                appender.stage([make.arrival(b"more")])
+            appender.commit()
+            appender.commit()
+            appender.rollback()
+        finally:
+            appender.close()
+        assert len(inbox.callbacks()) == 2
+
+    def test_closing_again_is_no_error(self, store, make):
+        """An inbox and an appender may be closed twice."""
+        inbox = store.open()
+        appender = inbox.appender()
+        for _ in range(2):
+            appender.close()
+            inbox.close()
 
     def test_numbers_are_not_used_again(self, store, make):
         """A number stands for one callback for good, over any number of processes."""
@@ -157,8 +157,8 @@ class TestCopies:
         """A body that comes again after 20 days reaches the handler again, under another key."""
         inbox.append([make.report()])
         inbox.append([make.report(at=make.now + 20 * make.day)])
-        enrolled(inbox, make)
-        items = take(inbox, make)
+        make.enrolled(inbox)
+        items = make.take(inbox)
         keys = {stored_event(i.callback_id, i.received_at, i.account, i.body).key for i in items}
         assert len(items) == len(keys) == 2
 
@@ -187,6 +187,7 @@ class TestCopies:
             list(threads.map(send, range(8)))
         assert (inbox.ledger().stored, inbox.ledger().deliveries) == (1, 1000)
 
+    @pytest.mark.parametrize("store", ["sqlite"], indirect=True)
     def test_copies_from_four_processes(self, store, make):
         """Copies that several processes append at once, each creating the store if it must, are one callback."""
         script = (
@@ -225,27 +226,27 @@ class TestSubscribers:
     def test_the_first_subscribers_begin_at_the_start(self, inbox, make):
         """A listener may have run for days before the handlers are written: they receive all of it, each of them."""
         inbox.append(make.arrivals(3))
-        enrolled(inbox, make, make.whole("one"), make.whole("other"))
-        assert len(take(inbox, make, "one")) == len(take(inbox, make, "other")) == 3
+        make.enrolled(inbox, make.whole("one"), make.whole("other"))
+        assert len(make.take(inbox, "one")) == len(make.take(inbox, "other")) == 3
 
     def test_a_later_subscriber_begins_where_the_most_advanced_stands(self, inbox, make):
         """A handler that is added later is not run through history."""
         inbox.append(make.arrivals(3))
         inbox.subscribe(["ahead", "behind"], make.now)
         inbox.enroll([make.whole("behind")], make.now, limit=1)
-        enrolled(inbox, make, make.whole("ahead"))
+        make.enrolled(inbox, make.whole("ahead"))
         inbox.append([make.arrival(b"new")])
-        enrolled(inbox, make, make.whole("added"))
-        assert [item.body for item in take(inbox, make, "added")] == [b"new"]
+        make.enrolled(inbox, make.whole("added"))
+        assert [item.body for item in make.take(inbox, "added")] == [b"new"]
 
     def test_a_renamed_handler_does_not_run_history_again(self, inbox, make):
         """A renamed handler receives what its old name had not been given, and nothing else."""
         inbox.append([make.arrival(b"old")])
-        enrolled(inbox, make, make.whole("old_name"))
-        settle(inbox, take(inbox, make, "old_name"))
+        make.enrolled(inbox, make.whole("old_name"))
+        make.settle(inbox, make.take(inbox, "old_name"))
         inbox.append([make.arrival(b"while away")])
-        enrolled(inbox, make, make.whole("new_name"))
-        assert [item.body for item in take(inbox, make, "new_name")] == [b"while away"]
+        make.enrolled(inbox, make.whole("new_name"))
+        assert [item.body for item in make.take(inbox, "new_name")] == [b"while away"]
 
     def test_subscribing_again_moves_nothing(self, inbox, make):
         """A worker that starts again neither repeats nor skips."""
@@ -254,8 +255,8 @@ class TestSubscribers:
         inbox.subscribe([subscription.name], make.now)
         assert inbox.enroll([subscription], make.now, limit=2) == 2
         inbox.subscribe([subscription.name], make.now)
-        enrolled(inbox, make, subscription)
-        assert len(take(inbox, make)) == 4
+        make.enrolled(inbox, subscription)
+        assert len(make.take(inbox)) == 4
         assert inbox.enroll([subscription], make.now) == 0
 
     def test_enroll_takes_the_oldest_up_to_its_limit(self, inbox, make):
@@ -263,7 +264,7 @@ class TestSubscribers:
         ids = [receipt.callback_id for receipt in inbox.append(make.arrivals(5))]
         inbox.subscribe(["handler"], make.now)
         assert [inbox.enroll([make.whole()], make.now, limit=2) for _ in range(4)] == [2, 2, 1, 0]
-        assert [item.callback_id for item in take(inbox, make)] == ids
+        assert [item.callback_id for item in make.take(inbox)] == ids
 
     def test_nobody_to_enroll_for(self, inbox, make):
         """Without subscriptions there is nothing to look at, and no end to look for."""
@@ -271,10 +272,33 @@ class TestSubscribers:
         assert inbox.enroll([], make.now) == 0
         assert inbox.ledger().unread == 1
 
+    def test_a_subscriber_that_is_not_known_gets_nothing(self, inbox, make):
+        """Who never subscribed, or was forgotten while the callbacks were read, has no work made for it."""
+        inbox.append(make.arrivals(2))
+        assert inbox.enroll([make.whole("never")], make.now) == 0
+        inbox.subscribe(["handler"], make.now)
+
+        def wants(event):
+            inbox.unsubscribe("handler")
+            return [""]
+
+        inbox.enroll([Subscription("handler", wants)], make.now)
+        assert [inbox.work(number) for number in (1, 2)] == [[], []]
+        assert inbox.subscribers() == []
+
+    def test_a_wish_that_fails_leaves_the_callback_unread(self, inbox, make):
+        """Where a subscriber's own code raises nothing is noted: the callback is looked at again."""
+        inbox.append(make.arrivals(1))
+        inbox.subscribe(["handler"], make.now)
+        with pytest.raises(ZeroDivisionError):
+            inbox.enroll([Subscription("handler", lambda event: 1 // 0)], make.now)
+        make.enrolled(inbox)
+        assert len(make.take(inbox)) == 1
+
     def test_what_nobody_wants_is_no_work(self, inbox, make):
         """A callback that no handler asked for stays stored, and counts as read."""
         (receipt,) = inbox.append([make.arrival()])
-        enrolled(inbox, make, Subscription("picky", lambda event: []))
+        make.enrolled(inbox, Subscription("picky", lambda event: []))
         assert inbox.work(receipt.callback_id) == []
         assert inbox.callback(receipt.callback_id).state == "stored"
         assert inbox.ledger().unread == 0
@@ -283,26 +307,26 @@ class TestSubscribers:
         """A handler that takes devices gets one piece of work a device, even where the message repeats one."""
         (receipt,) = inbox.append([make.report(devices={"d1": "UpgradeFailed", "d2": "UpgradeFailed"})])
         twice = Subscription("device-handler", lambda event: ["d1", "d2", "d1"])
-        enrolled(inbox, make, twice)
+        make.enrolled(inbox, twice)
         assert [work.device_id for work in inbox.work(receipt.callback_id)] == ["d1", "d2"]
 
     def test_one_devices_end_is_not_the_others(self, inbox, make):
         """Done, failed and given up are each device's own: the one that failed is tried again alone."""
         (receipt,) = inbox.append([make.report(devices={"d1": "Accepted", "d2": "Accepted", "d3": "Accepted"})])
-        enrolled(inbox, make, make.devices())
-        one, two, three = sorted(take(inbox, make, "device-handler"), key=lambda item: item.device_id)
-        settle(inbox, [one])
-        settle(inbox, [two], "pending", due_at=make.now + 5)
-        settle(inbox, [three], "dead", error="no")
+        make.enrolled(inbox, make.devices())
+        one, two, three = sorted(make.take(inbox, "device-handler"), key=lambda item: item.device_id)
+        make.settle(inbox, [one])
+        make.settle(inbox, [two], "pending", due_at=make.now + 5)
+        make.settle(inbox, [three], "dead", error="no")
         assert [w.state for w in inbox.work(receipt.callback_id)] == ["done", "pending", "dead"]
-        (again,) = take(inbox, make, "device-handler", now=make.now + make.day)
+        (again,) = make.take(inbox, "device-handler", now=make.now + make.day)
         assert (again.device_id, again.attempt) == ("d2", 2)
 
     def test_quarantined_callbacks_are_nobodys_work(self, inbox, make):
         """No handler sees a callback in quarantine."""
         inbox.append([make.arrival(trust=Trust.QUARANTINED, evidence="no JSON"), make.arrival(b"fine")])
-        enrolled(inbox, make)
-        assert [item.body for item in take(inbox, make)] == [b"fine"]
+        make.enrolled(inbox)
+        assert [item.body for item in make.take(inbox)] == [b"fine"]
 
     def test_two_workers_that_enroll_the_same_at_once_make_one_work(self, store, make):
         """A worker that is overtaken while it reads does not make work again that the other has already done."""
@@ -314,12 +338,12 @@ class TestSubscribers:
         def wants(event):
             if not overtaken:
                 overtaken.append(other.enroll([make.whole()], make.now))
-                settle(other, take(other, make))
+                make.settle(other, make.take(other))
             return [""]
 
         assert one.enroll([Subscription("handler", wants)], make.now) == 3
         assert overtaken == [3]
-        assert take(one, make) == []
+        assert make.take(one) == []
         assert [work.state for record in one.callbacks() for work in one.work(record.id)] == ["done"] * 3
 
     def test_an_overtaken_worker_moves_nobody_back(self, store, make):
@@ -334,19 +358,19 @@ class TestSubscribers:
 
         assert one.enroll([Subscription("handler", wants)], make.now, limit=1) == 1
         assert one.enroll([make.whole()], make.now) == 0
-        assert len(take(one, make)) == 5
+        assert len(make.take(one)) == 5
 
     def test_a_worker_with_fewer_handlers_leaves_the_others_theirs(self, store, make):
         """Of two programs on one store, the one with fewer handlers takes nothing from the other's."""
         small, large = store.open(), store.open()
         small.append(make.arrivals(3))
-        enrolled(small, make, make.whole("shared"))
-        assert len(take(small, make, "shared", limit=2)) == 2
+        make.enrolled(small, make.whole("shared"))
+        assert len(make.take(small, "shared", limit=2)) == 2
         large.subscribe(["shared", "own"], make.now)
         large.append([make.arrival(b"next")])
-        enrolled(small, make, make.whole("shared"))
-        enrolled(large, make, make.whole("shared"), make.whole("own"))
-        items = take(large, make, "shared", "own", owner="large")
+        make.enrolled(small, make.whole("shared"))
+        make.enrolled(large, make.whole("shared"), make.whole("own"))
+        items = make.take(large, "shared", "own", owner="large")
         assert sorted((item.subscriber, item.callback_id) for item in items) == [
             ("own", 4),
             ("shared", 3),
@@ -361,12 +385,12 @@ class TestSubscribers:
 
         def work(number):
             start.wait()
-            enrolled(inboxes[number], make, make.whole("one"), make.whole("other"))
-            return take(inboxes[number], make, "one", "other", owner=str(number), limit=3)
+            make.enrolled(inboxes[number], make.whole("one"), make.whole("other"))
+            return make.take(inboxes[number], "one", "other", owner=str(number), limit=3)
 
         with ThreadPoolExecutor(4) as threads:
             claimed = [item.id for items in threads.map(work, range(4)) for item in items]
-        claimed += [item.id for item in take(inboxes[0], make, "one", "other")]
+        claimed += [item.id for item in make.take(inboxes[0], "one", "other")]
         assert len(claimed) == len(set(claimed)) == 10
 
 
@@ -375,15 +399,15 @@ class TestLeases:
     def inbox(self, store, make):
         inbox = store.open()
         inbox.append(make.arrivals(3))
-        enrolled(inbox, make)
+        make.enrolled(inbox)
         return inbox
 
     def test_an_item_says_all_that_a_handler_needs(self, store, make):
         """A claimed item carries the callback's body, its receipt and its token's account."""
         inbox = store.open()
         (receipt,) = inbox.append([make.arrival(b"body", at=make.now - 5, account="0000123456-00001")])
-        enrolled(inbox, make)
-        (item,) = take(inbox, make)
+        make.enrolled(inbox)
+        (item,) = make.take(inbox)
         assert (item.subscriber, item.device_id, item.attempt) == ("handler", "", 1)
         assert (item.callback_id, item.received_at) == (receipt.callback_id, make.now - 5)
         assert (item.account, item.body) == ("0000123456-00001", b"body")
@@ -395,7 +419,7 @@ class TestLeases:
             (owner, item.id)
             for _ in range(2)
             for owner, which in (("one", inbox), ("other", other))
-            for item in take(which, make, owner=owner, limit=1)
+            for item in make.take(which, owner=owner, limit=1)
         ]
         assert [owner for owner, _ in claimed] == ["one", "other", "one"]
         assert len({work_id for _, work_id in claimed}) == 3
@@ -404,90 +428,90 @@ class TestLeases:
     def test_a_lease_that_ran_out_is_anybodys(self, store, inbox, make):
         """Work whose worker shows no sign of life is claimed by another once the lease is over, not before."""
         other = store.open()
-        held = take(inbox, make, owner="gone", lease_seconds=30)
-        assert take(other, make, now=make.now + 30 * make.second - 1) == []
-        again = take(other, make, now=make.now + 30 * make.second)
+        held = make.take(inbox, owner="gone", lease_seconds=30)
+        assert make.take(other, now=make.now + 30 * make.second - 1) == []
+        again = make.take(other, now=make.now + 30 * make.second)
         assert [(i.id, i.attempt) for i in again] == [(i.id, 2) for i in held]
 
     def test_a_renewed_lease_lasts_on(self, store, inbox, make):
         """A sign of life extends the owner's leases, and nobody else's sign does."""
         other = store.open()
-        held = take(inbox, make, owner="slow", lease_seconds=30)
+        held = make.take(inbox, owner="slow", lease_seconds=30)
         soon, late = make.now + 20 * make.second, make.now + 40 * make.second
         inbox.renew([item.id for item in held[:2]], "slow", soon, lease_seconds=30)
         other.renew([held[2].id], "somebody", soon, lease_seconds=30)
-        assert [item.id for item in take(other, make, now=late)] == [held[2].id]
+        assert [item.id for item in make.take(other, now=late)] == [held[2].id]
 
     @pytest.mark.parametrize("state", ["done", "pending", "dead"])
     def test_an_owner_that_lost_its_lease_changes_nothing(self, store, inbox, make, state):
         """The late word of a worker that was taken for dead does not touch what the new owner does."""
         other = store.open()
-        lost = take(inbox, make, owner="slow", lease_seconds=1)
-        held = take(other, make, owner="new", now=make.now + make.second)
-        settle(inbox, lost, state, owner="slow", due_at=make.now, error="late")
-        assert take(inbox, make, now=make.now + make.second) == []
+        lost = make.take(inbox, owner="slow", lease_seconds=1)
+        held = make.take(other, owner="new", now=make.now + make.second)
+        make.settle(inbox, lost, state, owner="slow", due_at=make.now, error="late")
+        assert make.take(inbox, now=make.now + make.second) == []
         assert {inbox.work(item.callback_id)[0].state for item in held} == {"leased"}
-        settle(other, held, owner="new")
+        make.settle(other, held, owner="new")
         assert {inbox.work(item.callback_id)[0].state for item in held} == {"done"}
         inbox.renew([item.id for item in lost], "slow", make.now, lease_seconds=1)
-        settle(inbox, lost, state, owner="slow", error="later")
+        make.settle(inbox, lost, state, owner="slow", error="later")
         assert {(w.state, w.error) for i in held for w in inbox.work(i.callback_id)} == {("done", None)}
 
     def test_an_owner_whose_work_was_given_back_changes_nothing(self, inbox, make):
         """After a release the old owner's word counts for nothing, even before the work is claimed again."""
-        held = take(inbox, make, owner="gone")
+        held = make.take(inbox, owner="gone")
         inbox.release(["gone"], make.now)
-        settle(inbox, held, owner="gone")
-        assert [item.attempt for item in take(inbox, make)] == [2, 2, 2]
+        make.settle(inbox, held, owner="gone")
+        assert [item.attempt for item in make.take(inbox)] == [2, 2, 2]
 
     def test_release_gives_back_at_once_and_only_that_owners(self, inbox, make):
         """Work of an owner that is known to be gone need not wait for its lease; everybody else keeps theirs."""
-        (gone,) = take(inbox, make, owner="gone", limit=1)
-        (kept,) = take(inbox, make, owner="kept", limit=1)
+        (gone,) = make.take(inbox, owner="gone", limit=1)
+        (kept,) = make.take(inbox, owner="kept", limit=1)
         assert inbox.release(["gone", "never seen"], make.now) == 1
         assert inbox.owners() == ["kept"]
-        assert kept.id not in {item.id for item in take(inbox, make)}
+        assert kept.id not in {item.id for item in make.take(inbox)}
         assert inbox.release([], make.now) == 0
         assert inbox.work(gone.callback_id)[0].attempts == 2
 
     def test_an_attempt_that_was_stopped_need_not_count(self, inbox, make):
         """A worker that is told to end gives its work back as if it had not begun: restarts use up no attempts."""
-        (item,) = take(inbox, make, limit=1)
+        (item,) = make.take(inbox, limit=1)
         assert inbox.release(["owner"], make.now, uncounted=True) == 1
         assert inbox.work(item.callback_id)[0].attempts == 0
 
     def test_release_does_not_bring_ended_work_back(self, inbox, make):
         """What is done or dead stays so when its worker goes away."""
-        one, two, _ = take(inbox, make)
-        settle(inbox, [one])
-        settle(inbox, [two], "dead")
+        one, two, _ = make.take(inbox)
+        make.settle(inbox, [one])
+        make.settle(inbox, [two], "dead")
         assert inbox.release(["owner"], make.now) == 1
-        assert len(take(inbox, make)) == 1
+        assert len(make.take(inbox)) == 1
 
     def test_work_to_be_tried_again_waits_for_its_time(self, inbox, make):
         """A retry is claimed when it is due and not before, and the store can say when that is."""
-        items = take(inbox, make)
-        settle(inbox, items[:1], "pending", due_at=make.now + 100, error="trace")
-        settle(inbox, items[1:])
+        items = make.take(inbox)
+        make.settle(inbox, items[:1], "pending", due_at=make.now + 100, error="trace")
+        make.settle(inbox, items[1:])
         assert inbox.next_due(["handler"]) == make.now + 100
-        assert take(inbox, make, now=make.now + 99) == []
+        assert make.take(inbox, now=make.now + 99) == []
         (work,) = inbox.work(items[0].callback_id)
         assert (work.state, work.due_at, work.error) == ("pending", make.now + 100, "trace")
-        (again,) = take(inbox, make, now=make.now + 100)
+        (again,) = make.take(inbox, now=make.now + 100)
         assert (again.id, again.attempt) == (items[0].id, 2)
 
     def test_done_work_is_over(self, inbox, make):
         """Work that ended is never handed out again and is due never."""
-        settle(inbox, take(inbox, make))
-        assert take(inbox, make, now=make.now + 1000 * make.day) == []
+        make.settle(inbox, make.take(inbox))
+        assert make.take(inbox, now=make.now + 1000 * make.day) == []
         assert inbox.next_due(["handler"]) is None
         assert {record.state for record in inbox.callbacks()} == {"done"}
 
     def test_dead_work_is_kept_with_its_reason(self, inbox, make):
         """Work that was given up is never handed out again, and is listed with the failure and the tries."""
-        items = take(inbox, make)
-        settle(inbox, items[:2], "dead", now=make.now + 7, error="Traceback: no")
-        assert take(inbox, make, now=make.now + 1000 * make.day, limit=2)[0].id == items[2].id
+        items = make.take(inbox)
+        make.settle(inbox, items[:2], "dead", now=make.now + 7, error="Traceback: no")
+        assert make.take(inbox, now=make.now + 1000 * make.day, limit=2)[0].id == items[2].id
         letters = inbox.dead()
         assert [letter.callback_id for letter in letters] == [item.callback_id for item in items[:2]]
         assert {(d.subscriber, d.attempts, d.error, d.finished_at) for d in letters} == {
@@ -502,9 +526,9 @@ class TestLeases:
         inbox.append(
             [make.arrival(account="0000123456-00001"), make.report(campaign_id="c1", account="0000000001-00001")]
         )
-        enrolled(inbox, make)
-        read_up(inbox)
-        settle(inbox, take(inbox, make), "dead")
+        make.enrolled(inbox)
+        make.read_up(inbox)
+        make.settle(inbox, make.take(inbox), "dead")
         assert [(d.kind, d.account, d.campaign_id) for d in inbox.dead()] == [
             ("upgradeProgress", "0000123456-00001", None),
             ("upgradeProgress", "0000000001-00001", "c1"),
@@ -512,232 +536,147 @@ class TestLeases:
 
     def test_only_the_named_subscribers_work_is_claimed(self, inbox, make):
         """A worker is given its own handlers' work; what belongs to a handler that is gone waits."""
-        assert take(inbox, make, "another") == []
-        assert take(inbox, make, "another", "handler", limit=1)
+        assert make.take(inbox, "another") == []
+        assert make.take(inbox, "another", "handler", limit=1)
         assert inbox.next_due(["another"]) is None
 
     def test_one_subscribers_backlog_does_not_hold_up_another(self, store, make):
         """Subscribers take turns: what one has left undone does not stand before the others' new work."""
         inbox = store.open()
         inbox.append(make.arrivals(50))
-        enrolled(inbox, make, make.whole("slow"))
+        make.enrolled(inbox, make.whole("slow"))
         inbox.append([make.arrival(b"new")])
-        enrolled(inbox, make, make.whole("slow"), make.whole("quick"))
-        items = take(inbox, make, "slow", "quick", limit=4)
+        make.enrolled(inbox, make.whole("slow"), make.whole("quick"))
+        items = make.take(inbox, "slow", "quick", limit=4)
         assert [item.subscriber for item in items].count("quick") == 1
+
+    def test_nothing_is_claimed_twice_by_one_claim(self, inbox, make):
+        """A name given twice, no name and no limit each give what they say."""
+        assert len(make.take(inbox, "handler", "handler")) == 3
+        inbox.release(["owner"], make.now)
+        assert inbox.claim([], "owner", make.now, lease_seconds=30, limit=5) == []
+        assert make.take(inbox, limit=0) == []
 
     def test_a_claim_takes_the_oldest_up_to_its_limit(self, inbox, make):
         """A worker is given no more than it can do, in the order of receipt."""
-        order = [take(inbox, make, limit=2), take(inbox, make, limit=2), take(inbox, make, limit=2)]
+        order = [make.take(inbox, limit=2), make.take(inbox, limit=2), make.take(inbox, limit=2)]
         assert [[item.callback_id for item in items] for items in order] == [[1, 2], [3], []]
 
-    def test_a_clock_set_back_loses_nothing(self, inbox, make):
-        """Work that was enrolled before the clock was set back is still handed out, once the clock is there again."""
-        assert take(inbox, make, now=make.now - make.day) == []
-        assert len(take(inbox, make)) == 3
 
+class TestClocks:
+    """The wall clock of a machine is set back now and then, by seconds or by days."""
 
-class TestReading:
-    def test_callbacks_are_found_by_what_they_say(self, inbox, make):
-        """The list can be narrowed by account, kind and campaign, and cut to the newest."""
-        inbox.append(
-            [
-                make.report(campaign_id="c1", account="0000000001-00001"),
-                make.report(campaign_id="c2", account="0000000001-00001", kind="upgradeFinished"),
-                make.report(campaign_id="c2", account="0000000002-00001"),
-                make.arrival(b"no json", account="0000000002-00001"),
-            ]
-        )
-        read_up(inbox)
-
-        def found(**filters):
-            return [record.id for record in inbox.callbacks(**filters)]
-
-        assert found() == [1, 2, 3, 4]
-        assert found(limit=2) == [3, 4]
-        assert found(after=2) == [3, 4]
-        assert found(after=1, limit=1) == [4]
-        assert found(account="0000000002-00001") == [3, 4]
-        assert found(kind="upgradeFinished") == [2]
-        assert found(campaign_id="c2", account="0000000001-00001") == [2]
-        assert found(kind="nothing") == []
-
-    def test_states_say_what_became_of_a_callback(self, inbox, make):
-        """A callback is stored, pending, done, dead or quarantined, and any device given up makes it dead."""
-        inbox.append(make.arrivals(2))
-        inbox.append([make.arrival(trust=Trust.QUARANTINED, evidence="why")])
-        inbox.append([make.report(devices={"d1": "Accepted", "d2": "Accepted"})])
-        assert [record.state for record in inbox.callbacks()] == ["stored", "stored", "quarantined", "stored"]
-        enrolled(inbox, make, Subscription("h", lambda event: [d.device_id for d in event.devices] or [""]))
-        assert [record.state for record in inbox.callbacks()] == ["pending", "pending", "quarantined", "pending"]
-        one, two, three, four = take(inbox, make, "h")
-        assert inbox.callback(two.callback_id).state == "pending"
-        settle(inbox, [one, three])
-        settle(inbox, [four], "dead")
-        assert [record.state for record in inbox.callbacks()] == ["done", "pending", "quarantined", "dead"]
-        assert inbox.callback(3).evidence == "why"
-
-    def test_what_is_not_there(self, inbox):
-        """Asking for what the store does not hold gives nothing, and no error."""
-        assert inbox.callback(1) is None
-        assert inbox.campaign("c1") is None
-        assert inbox.work(1) == []
-        assert inbox.deliveries(1) == []
-        assert (inbox.callbacks(), inbox.dead(), inbox.campaigns(), inbox.tokens(), inbox.owners()) == (
-            [],
-            [],
-            [],
-            [],
-            [],
-        )
-        assert inbox.next_due(["handler"]) is None
-
-    def test_the_ledger_counts_as_it_defines(self, inbox, make):
-        """Each count of the ledger is what its definition says, recounted from single callbacks."""
-        inbox.append([*make.arrivals(6), make.arrival(b"q", trust=Trust.QUARANTINED), *make.arrivals(2)])
-        subscriptions = [Subscription("some", lambda event: [""] if b"0" not in event.raw else []), make.whole("all")]
-        inbox.subscribe(["some", "all"], make.now)
-        inbox.enroll(subscriptions, make.now, limit=5)
-        items = take(inbox, make, "some", "all")
-        settle(inbox, [item for item in items if item.callback_id in {1, 2}])
-        settle(inbox, [item for item in items if item.callback_id == 3], "dead")
-        settle(inbox, [item for item in items if item.callback_id == 4 and item.subscriber == "all"], "dead")
-        ledger = inbox.ledger()
-        assert msgspec.to_builtins(ledger) == {
-            "stored": 7,
-            "deliveries": 9,
-            "quarantined": 1,
-            "handled": 2,
-            "pending": 2,
-            "dead": 2,
-            "unread": 1,
-        }
-        assert ledger.redelivered == 2
-
-    def test_a_handler_that_is_gone_leaves_nothing_unread(self, inbox, make):
-        """What one handler has looked at is read, even where another's program has been taken out of service."""
-        enrolled(inbox, make, make.whole("stays"), make.whole("goes"))
+    @pytest.fixture
+    def inbox(self, store, make):
+        inbox = store.open()
         inbox.append(make.arrivals(3))
-        assert inbox.ledger().unread == 3
-        enrolled(inbox, make, make.whole("stays"))
-        assert inbox.ledger().unread == 0
+        make.enrolled(inbox)
+        return inbox
 
-    def test_tokens_are_kept(self, store, make):
-        """A token that was generated for the store is there after a restart, with its accounts."""
-        first = store.open()
-        first.add_token(TokenRecord("t" * 32, ()), make.now)
-        first.add_token(TokenRecord("u" * 32, ("0000000001-00001", "0000000002-00001")), make.now + 1)
-        first.close()
-        assert store.open().tokens() == [
-            TokenRecord("t" * 32, ()),
-            TokenRecord("u" * 32, ("0000000001-00001", "0000000002-00001")),
-        ]
+    def test_work_that_was_due_is_due(self, inbox, make):
+        """Work that was made before the clock was set back by a day does not wait for that day to pass again."""
+        assert len(make.take(inbox, now=make.now - make.day)) == 3
+
+    def test_a_retry_waits_for_as_long_as_it_had_to(self, inbox, make):
+        """A retry in five minutes is one in five minutes though the clock was set back: not at once, not in a day."""
+        make.settle(inbox, make.take(inbox), "pending", due_at=make.now + 5 * make.minute)
+        earlier = make.now - make.day
+        assert make.take(inbox, now=earlier) == []
+        assert make.take(inbox, now=earlier + 3 * make.minute) == []
+        assert len(make.take(inbox, now=earlier + 6 * make.minute)) == 3
+
+    def test_a_lease_is_not_taken_from_its_owner(self, store, inbox, make):
+        """A clock that is set back ends no lease: the owner that shows signs of life goes on holding its work."""
+        other, earlier = store.open(), make.now - make.day
+        held = make.take(inbox, owner="slow")
+        assert make.take(other, owner="other", now=earlier) == []
+        for number in range(10):
+            at = earlier + number * 10 * make.second
+            inbox.renew([item.id for item in held], "slow", at, lease_seconds=30)
+            assert make.take(other, owner="other", now=at) == []
+        make.settle(inbox, held, owner="slow", now=earlier + 2 * make.minute)
+        assert {record.state for record in inbox.callbacks()} == {"done"}
+
+    def test_work_of_a_dead_owner_is_not_lost_for_the_day(self, store, inbox, make):
+        """Work whose owner died before the clock was set back is taken over within a minute or so."""
+        make.take(inbox, owner="gone")
+        make.take(store.open(), owner="other", now=make.now - make.day)
+        assert len(make.take(store.open(), owner="other", now=make.now - make.day + 2 * make.minute)) == 3
+
+    def test_clocks_that_differ_by_seconds_take_nothing(self, store, inbox, make):
+        """Two processes whose clocks were read a moment apart do not take that for a clock set back."""
+        make.take(inbox, owner="one", now=make.now + 2 * make.second)
+        assert make.take(store.open(), owner="other", now=make.now - 20 * make.second) == []
+        assert make.take(store.open(), owner="other", now=make.now + 31 * make.second) == []
+        assert len(make.take(store.open(), owner="other", now=make.now + 32 * make.second)) == 3
+
+    def test_a_clock_set_forward_takes_over_and_loses_nothing(self, store, inbox, make):
+        """A clock that is set forward ends leases early at worst: the work is done once more, and none is lost."""
+        held = make.take(inbox, owner="one")
+        again = make.take(store.open(), owner="other", now=make.now + make.day)
+        assert [item.id for item in again] == [item.id for item in held]
+        make.settle(inbox, held, owner="one", now=make.now + make.day)
+        assert {record.state for record in inbox.callbacks()} == {"pending"}
+        make.settle(inbox, again, owner="other", now=make.now + make.day)
+        assert {record.state for record in inbox.callbacks()} == {"done"}
+
+    def test_arrivals_of_an_earlier_time_are_handed_out(self, inbox, make):
+        """Callbacks that came while the clock stood a day back are work as any others."""
+        (receipt,) = inbox.append([make.arrival(b"earlier", at=make.now - make.day)])
+        make.enrolled(inbox, now=make.now - make.day)
+        items = make.take(inbox, now=make.now - make.day)
+        assert items[-1].callback_id == receipt.callback_id
+        assert len(items) == 4
 
 
-WORDS = ("Accepted", "UpgradePending", "UpgradeFailed", "UpgradeSuccess", "Odd word", "NoDeviceDataFromNetwork")
-REPORTS = st.builds(
-    callback,
-    st.sampled_from(["upgradeScheduled", "upgradeProgress", "upgradeFinished"]),
-    campaign_id=st.sampled_from(["c1", "c2"]),
-    account=st.sampled_from(["0000000001-00001", "0000000002-00001"]),
-    status=st.sampled_from(["CampaignQueued", "CampaignScheduled", "CampaignEnded", "Odd"]),
-    devices=st.dictionaries(st.sampled_from(["d1", "d2", "d3"]), st.sampled_from(WORDS)),
-)
+class TestUnended:
+    @pytest.fixture
+    def inbox(self, store, make):
+        inbox = store.open()
+        inbox.append(make.arrivals(4))
+        make.enrolled(inbox)
+        return inbox
 
+    def test_work_that_was_never_started_is_not_unended(self, inbox, make):
+        """A first attempt is nobody's leftover, and neither is one that was stopped before it counted."""
+        items = make.take(inbox)
+        inbox.release(["owner"], make.now, uncounted=True)
+        assert [item.unended for item in items + make.take(inbox)] == [False] * 8
 
-class TestReadModel:
-    def state_of(self, inbox):
-        return (
-            [(r.id, r.kind, r.account, r.campaign_id, r.key, r.duplicate, r.duplicate_of) for r in inbox.callbacks()],
-            inbox.campaigns(),
-            [inbox.campaign(campaign_id) for campaign_id in ("c1", "c2")],
-        )
+    def test_work_whose_end_was_recorded_is_not_unended(self, inbox, make):
+        """A failure that was written down is no mystery: the next attempt is an ordinary one."""
+        make.settle(inbox, make.take(inbox), "pending", error="trace")
+        assert [(item.attempt, item.unended) for item in make.take(inbox)] == [(2, False)] * 4
 
-    @per_example_store
-    @given(
-        steps=st.lists(
-            st.one_of(st.binary(max_size=8), REPORTS, st.integers(1, 3)), max_size=20
-        )
-    )  # fmt: skip
-    def test_any_interleaving_of_append_and_project_gives_the_fresh_fold(self, store, make, steps):
-        """Whoever brings the read model forward, whenever and from wherever, it ends as one fold of all callbacks."""
-        with store.fresh() as gradual, store.fresh() as fresh:
-            inboxes = [gradual.open(), gradual.open()]
-            at_once = fresh.open()
-            for number, step in enumerate(steps):
-                if isinstance(step, int):
-                    inboxes[number % 2].project(limit=step)
-                    continue
-                trust = Trust.QUARANTINED if step[:1] == b"q" else Trust.ACCEPTED
-                arrival = make.arrival(step, at=make.now + number * 7 * make.minute, trust=trust)
-                inboxes[0].append([arrival])
-                at_once.append([arrival])
-            read_up(inboxes[1])
-            read_up(at_once)
-            assert self.state_of(inboxes[0]) == self.state_of(at_once)
+    def test_work_of_a_dead_owner_is_unended(self, inbox, make):
+        """Work that was given back because its owner died says so, in its error and to who claims it next."""
+        make.take(inbox)
+        inbox.release(["owner"], make.now)
+        assert {work.error for number in (1, 2, 3, 4) for work in inbox.work(number)} == {UNENDED}
+        assert [(item.attempt, item.unended) for item in make.take(inbox)] == [(2, True)] * 4
 
-    def test_projecting_says_how_far_it_came(self, inbox, make):
-        """A step takes no more callbacks than it was allowed, and says 0 when the read model is up to date."""
-        inbox.append(make.arrivals(5))
-        assert [inbox.project(limit=2) for _ in range(4)] == [2, 2, 1, 0]
+    def test_work_whose_lease_ran_out_is_unended(self, store, inbox, make):
+        """Work that is taken over because its owner was silent is told as such."""
+        make.take(inbox, owner="silent", lease_seconds=1)
+        items = make.take(store.open(), owner="next", now=make.now + make.second)
+        assert [(item.attempt, item.unended) for item in items] == [(2, True)] * 4
 
-    def test_a_campaign_as_its_callbacks_tell_it(self, inbox, make):
-        """A campaign shows its newest status, its span, and each device's own status in the provider's words."""
-        inbox.append(
-            [
-                make.report(
-                    campaign_id="c1", kind="upgradeScheduled", status="CampaignScheduled", devices={"d1": "Accepted"}
-                ),
-                make.report(
-                    at=make.now + 9,
-                    campaign_id="c1",
-                    kind="upgradeFinished",
-                    status="CampaignEnded",
-                    devices={"d1": "UpgradeSuccess", "d2": "UpgradedFailed"},
-                ),
-            ]
-        )
-        read_up(inbox)
-        (campaign,) = inbox.campaigns()
-        assert (campaign.campaign_id, campaign.status, campaign.callbacks) == ("c1", "CampaignEnded", 2)
-        assert (campaign.first_at, campaign.last_at) == (make.now, make.now + 9)
-        assert campaign.devices == {"UpgradeSuccess": 1, "UpgradedFailed": 1}
-        assert inbox.campaign("c1")[0] == campaign
-        assert [(d.device_id, d.status) for d in inbox.campaign("c1")[1]] == [
-            ("d1", "UpgradeSuccess"),
-            ("d2", "UpgradedFailed"),
-        ]
+    def test_an_end_that_is_recorded_clears_it(self, inbox, make):
+        """Unended work that then fails as others do, or is done, is unended no longer."""
+        make.take(inbox)
+        inbox.release(["owner"], make.now)
+        items = make.take(inbox)
+        make.settle(inbox, items[:2], "pending", error="trace")
+        make.settle(inbox, items[2:])
+        assert [item.unended for item in make.take(inbox)] == [False, False]
+        assert inbox.work(4)[0].error is None
 
-    def test_campaigns_come_in_the_order_of_their_last_word(self, inbox, make):
-        """The campaign last heard of stands last, and a limit keeps the newest."""
-        for minute, campaign_id in enumerate(["c1", "c2", "c3", "c1"]):
-            inbox.append(
-                [make.report(at=make.now + minute * make.minute, campaign_id=campaign_id, status=f"S{minute}")]
-            )
-        read_up(inbox)
-        assert [campaign.campaign_id for campaign in inbox.campaigns()] == ["c2", "c3", "c1"]
-        assert [campaign.campaign_id for campaign in inbox.campaigns(limit=1)] == ["c1"]
-
-    def test_quarantined_callbacks_say_nothing_of_campaigns(self, inbox, make):
-        """What is in quarantine is listed with what it says, and changes no campaign."""
-        arrival = make.report(campaign_id="c1", devices={"d1": "UpgradeSuccess"})
-        inbox.append([msgspec.structs.replace(arrival, trust=Trust.QUARANTINED, evidence="names another account")])
-        read_up(inbox)
-        assert inbox.campaigns() == []
-        assert inbox.callbacks()[0].campaign_id == "c1"
-
-    def test_guesses_at_duplicates_name_what_they_repeat(self, inbox, make):
-        """The same said again in other bytes is a redelivery soon after and a repeat later, and drops no work."""
-        said = callback(campaign_id="c1", devices={"d1": "UpgradeFailed"})
-        spaced = said.replace(b", ", b",  ")
-        inbox.append([make.arrival(said), make.arrival(spaced, at=make.now + make.minute)])
-        inbox.append([make.arrival(said, at=make.now + 20 * make.day), make.report(campaign_id="c2")])
-        read_up(inbox)
-        assert [(r.duplicate, r.duplicate_of) for r in inbox.callbacks()] == [
-            ("first", None),
-            ("redelivery", 1),
-            ("repeat", 2),
-            ("first", None),
-        ]
-        enrolled(inbox, make)
-        assert len(take(inbox, make)) == 4
+    def test_unended_work_comes_alone_where_that_is_asked(self, inbox, make):
+        """What may have ended a process is handed out with no other work, until all of it has had its turn."""
+        make.take(inbox, limit=2)
+        inbox.release(["owner"], make.now)
+        seen = {}
+        while items := inbox.claim(["handler"], "owner", make.now, lease_seconds=30, limit=10, unended_alone=True):
+            assert len(items) == 1 or not any(item.unended for item in items)
+            seen |= {item.callback_id: item.unended for item in items}
+        assert seen == {1: True, 2: True, 3: False, 4: False}

@@ -9,7 +9,7 @@ import ssl
 import pytest
 
 from upcall.errors import DeliveryError, SettingsError, TargetRefusedError
-from upcall.outbound import GuardedPoster, Targets
+from upcall.outbound import GuardedPoster, OwnTarget, Targets
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -329,3 +329,28 @@ def test_unreadable_trust(tmp_path, content):
         path.write_text(content)
     with pytest.raises(SettingsError, match=r"ca\.pem"):
         GuardedPoster(Targets(), trust=str(path))
+
+
+class TestOwnTarget:
+    @pytest.mark.parametrize(
+        ("url", "address", "allowed"),
+        [
+            ("https://receiver.example/", "93.184.216.34", True),
+            ("https://receiver.example/", "127.0.0.1", True),
+            ("https://receiver.example/", "10.0.0.1", True),
+            ("https://receiver.example/", "169.254.169.254", False),
+            ("https://receiver.example/", "fe80::1", False),
+            ("https://receiver.example/", "fd00:ec2::254", False),
+            ("https://receiver.example/", "0.0.0.0", False),
+            ("https://receiver.example/", "224.0.0.1", False),
+            ("https://169.254.169.254/", "169.254.169.254", True),
+            ("http://receiver.example/", "93.184.216.34", False),
+            ("http://receiver.example/", "100.64.0.1", True),
+            ("http://receiver.example/", "192.168.1.1", True),
+            ("http://receiver.example/", "::1", True),
+            ("http://receiver.example/", "169.254.169.254", False),
+        ],
+    )
+    def test_where_an_operators_url_may_lead(self, url, address, allowed):
+        """An operator's URL reaches any receiver, no cloud's credentials, and nothing far away unencrypted."""
+        assert OwnTarget.of(url).allows(ipaddress.ip_address(address), 443) is allowed

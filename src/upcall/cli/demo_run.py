@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import threading
@@ -21,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from upcall.cli.output import progress_bar
-from upcall.cli.processes import Server, clean_environment
+from upcall.cli.processes import Server, clean_environment, signals_interrupt
 from upcall.cli.reading import catch_up
 from upcall.cli.simulate import run_campaign
 from upcall.client import ThingSpaceClient
 from upcall.errors import UpcallError
-from upcall.inbox import Inbox, open_inbox
+from upcall.inbox import Inbox, Selection, open_inbox
 from upcall.listener import generate_token
 from upcall.redact import mask_device, mask_url_token
 from upcall.settings import Credentials
@@ -146,21 +144,8 @@ def run_demo(*, devices: int, seed: int, keep: bool, console: Console) -> DemoRe
     directory = Path(tempfile.mkdtemp(prefix=_DIRECTORY))
     if keep:
         (directory / _KEEP_MARK).touch()
-    with _signals_interrupt(), _Demo(directory, seed, console) as run:
+    with signals_interrupt(), _Demo(directory, seed, console) as run:
         return run.go(devices)
-
-
-@contextlib.contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """Let a signal that would end this process at once interrupt it instead, so that no server is left behind."""
-    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
-    for number in numbers:
-        signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
 
 
 class _Demo:
@@ -264,7 +249,7 @@ class _Demo:
     def _show(self, inbox: Inbox) -> int:
         """Print what arrived since the last look; return how many devices are final."""
         catch_up(inbox)
-        records = inbox.callbacks(after=self._shown)
+        records = inbox.callbacks(Selection(after=self._shown))
         if len(records) > SHOWN_AT_ONCE:
             self._say(f"         … {len(records) - SHOWN_AT_ONCE} more")
         for record in records[-SHOWN_AT_ONCE:]:
@@ -300,7 +285,7 @@ class _Demo:
 
     def _result(self, inbox: Inbox, truth: dict[str, Any]) -> DemoResult:
         sent = [message for message in self._messages() if message["attempts"] or message["state"] == "pending"]
-        digests = {hashlib.sha256(record.body or b"").hexdigest() for record in inbox.callbacks()}
+        digests = {record.digest for record in inbox.callbacks(bodies=False)}
         counts = inbox.ledger()
         found = inbox.campaign(truth["campaign_id"])
         seen = {device.device_id: device.status for device in found[1]} if found else {}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from pathlib import Path  # noqa: TC003 - Typer reads it off the signature
 from typing import Annotated
 
 import typer
 
 from upcall.cli.output import StoreOption, log, ready
+from upcall.cli.subscriber_options import ExecOption, ForwardOption, ForwardRawOption, JsonlOption, subscribers
 
 __all__ = ["listen"]
 
@@ -25,6 +27,14 @@ def listen(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port; 0 picks a free one.")] = 8080,
     store: StoreOption = None,
+    spool: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIRECTORY",
+            help="Where callbacks go while the store fails: best on another disk.",
+            show_default="in the state directory",
+        ),
+    ] = None,
     account: Annotated[
         list[str] | None,
         typer.Option(help="An account whose callbacks are expected; may be given several times.", show_default="all"),
@@ -37,24 +47,70 @@ def listen(
         ),
     ] = None,
     mask_token: Annotated[bool, typer.Option("--mask-token", help="Hide the token in the ready line.")] = False,
+    admin: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Serve /healthz, /readyz and /metrics there, such as 127.0.0.1:9464."),
+    ] = None,
+    forward: ForwardOption = None,
+    forward_raw: ForwardRawOption = None,
+    execute: ExecOption = None,
+    jsonl: JsonlOption = None,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CIDR", help="A proxy whose X-Forwarded-For is believed; may be given several times."),
+    ] = None,
+    refuse_unlisted: Annotated[
+        bool,
+        typer.Option(
+            "--refuse-unlisted",
+            help="Refuse callbacks from addresses that ThingSpace does not publish; the list drifts.",
+        ),
+    ] = False,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(metavar="PEM", help="Speak https with this certificate and its chain; SIGHUP reloads."),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(metavar="PEM", help="Its private key.", show_default="in the certificate's file")
+    ] = None,
+    max_per_source: Annotated[
+        int, typer.Option(min=256, help="Connections from one address; a trusted proxy's are not counted.")
+    ] = 256,
+    quarantine_mb: Annotated[
+        int, typer.Option(min=1, help="How much the quarantine may hold, in MiB; past that its callbacks get 503.")
+    ] = 1024,
+    access_log: Annotated[
+        bool, typer.Option("--access-log", help="Log a line for each request, without token and query.")
+    ] = False,
 ) -> None:
     """Receive callbacks at POST /callbacks/TOKEN and keep each before it is acknowledged.
 
-    Prints `ready URL` once it accepts requests: register that URL with ThingSpace, through a proxy that speaks https.
+    Prints `ready URL` once it accepts requests: register that URL with ThingSpace. It must be https there, by
+    --tls-cert or through a proxy (docs/deploy.md).
     """
-    from upcall.cli.serving import run_listener
+    from upcall.cli.serving import ListenOptions, run_listener
+    from upcall.listener.connections import Limits
 
+    options = ListenOptions(
+        module=module,
+        host=host,
+        port=port,
+        store=store,
+        spool=spool,
+        accounts=account or (),
+        tokens=token or (),
+        mask=mask_token,
+        admin=admin,
+        trusted_proxies=trusted_proxy or (),
+        refuse_unlisted=refuse_unlisted,
+        tls_certificate=tls_cert,
+        tls_key=tls_key,
+        access_log=access_log,
+        quarantine_bytes=quarantine_mb * 1024 * 1024,
+        limits=Limits(per_source=max_per_source),
+    )
     stdout = sys.stdout
     # What a module or its handlers print goes to stderr: whoever reads stdout expects the ready line, and stops there.
     with contextlib.redirect_stdout(sys.stderr):
-        run_listener(
-            module=module,
-            host=host,
-            port=port,
-            store=store,
-            accounts=account or [],
-            tokens=token or [],
-            mask=mask_token,
-            on_ready=lambda url: ready(url, stdout),
-            log=log,
-        )
+        without_code = subscribers(forward=forward, forward_raw=forward_raw, execute=execute, jsonl=jsonl)
+        run_listener(options, without_code, on_ready=lambda url: ready(url, stdout), log=log)

@@ -9,7 +9,21 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from upcall.cli import callbacks, campaigns, dead, demo, events, listen, login, sandbox, simulate, work
+from upcall.cli import (
+    callbacks,
+    campaigns,
+    dead,
+    demo,
+    events,
+    listen,
+    login,
+    prove,
+    quarantine,
+    sandbox,
+    simulate,
+    store,
+    work,
+)
 from upcall.cli.logs import configure_logging
 from upcall.errors import UpcallError
 from upcall.version import __version__
@@ -58,6 +72,9 @@ app.command("work")(work.work)
 app.add_typer(events.app, name="events")
 app.add_typer(campaigns.app, name="campaigns")
 app.add_typer(dead.app, name="dead")
+app.add_typer(quarantine.app, name="quarantine")
+app.add_typer(store.app, name="store")
+app.command("prove")(prove.prove)
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -97,7 +114,12 @@ def _report(error: Exception) -> int:
     )
 
 
-_EXTRAS = {"uvicorn": "server", "httptools": "server", "uvloop": "server", "aiohttp": "sandbox"}
+_EXTRAS = {
+    "httptools": "server",
+    "prometheus_client": "server",
+    "uvicorn": "sandbox",
+    "uvloop": "server",
+}
 
 
 def _usage(error: TyperException) -> int:

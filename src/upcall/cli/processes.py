@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["Server", "clean_environment"]
+__all__ = ["Server", "clean_environment", "signals_interrupt"]
 
 READY_SECONDS = 30.0
 END_SECONDS = 10.0
@@ -32,6 +32,19 @@ def clean_environment(**extra: str) -> dict[str, str]:
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
     return kept | extra
+
+
+@contextlib.contextmanager
+def signals_interrupt() -> Iterator[None]:
+    """Let a signal that would end this process at once interrupt it instead, so that no server is left behind."""
+    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,8 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
+from upcall.cli.output import log
+from upcall.errors import StoreError
 from upcall.inbox import open_inbox
 from upcall.settings import default_store
 
@@ -25,6 +27,8 @@ PAUSE_SECONDS = 0.005
 def reading(store: str | None) -> Iterator[Inbox]:
     """Open the store and bring its read model up to the newest row.
 
+    Where that cannot be written, on a full disk or while another process writes for long, what is there is read.
+
     Args:
         store: Its URL, None for the default.
 
@@ -32,7 +36,10 @@ def reading(store: str | None) -> Iterator[Inbox]:
         StoreError: There is none, or it cannot be read.
     """
     with open_inbox(store or default_store()) as inbox:
-        catch_up(inbox)
+        try:
+            catch_up(inbox)
+        except StoreError as error:
+            log(f"upcall: {error} What follows is as it was; the newest callbacks show neither kind nor campaign.")
         yield inbox
 
 

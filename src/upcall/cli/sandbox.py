@@ -48,8 +48,9 @@ def sandbox(
     Its client id, client secret, user name and password are all "sandbox". Point a client at it with
     THINGSPACE_BASE_URL, the URL of its ready line.
     """
-    from upcall.listener.server import bind, serve, url_of
+    from upcall.listener.server import bind, url_of
     from upcall.sandbox import Sandbox, parse_faults
+    from upcall.sandbox.serving import serve
 
     # The port first: a state file is not opened, and no callback sent, by a sandbox that cannot serve.
     bound = bind(host, port)

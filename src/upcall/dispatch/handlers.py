@@ -6,18 +6,25 @@ import inspect
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import msgspec
 
 from upcall.dispatch.schedule import RetrySchedule
-from upcall.inbox import Subscription
+from upcall.inbox import Subscription, Transaction
 from upcall.thingspace import CallbackEvent, DeviceUpdate, check_account, normalize_device, normalize_kind
 
 __all__ = ["Handler", "HandlerTable"]
 
-HandlerFunction = TypeVar("HandlerFunction", bound="Callable[[CallbackEvent], Awaitable[None] | None]")
-DeviceFunction = TypeVar("DeviceFunction", bound="Callable[[CallbackEvent, DeviceUpdate], Awaitable[None] | None]")
+HandlerFunction = TypeVar(
+    "HandlerFunction",
+    bound="Callable[[CallbackEvent], Awaitable[None] | None] | Callable[[CallbackEvent, Transaction], None]",
+)
+DeviceFunction = TypeVar(
+    "DeviceFunction",
+    bound="Callable[[CallbackEvent, DeviceUpdate], Awaitable[None] | None]"
+    " | Callable[[CallbackEvent, DeviceUpdate, Transaction], None]",
+)
 
 
 class Handler(msgspec.Struct, frozen=True):
@@ -30,14 +37,25 @@ class Handler(msgspec.Struct, frozen=True):
         words: The kinds or device states that it wants, normalised; empty for all.
         account: The account whose callbacks it wants, None for all.
         schedule: How it is retried.
+        concurrency: How many calls of it run at once, None for as many as the worker allows.
+        ordered: Whether a campaign's callbacks are handed to it one at a time, in the order of receipt.
+        transactional: Whether it is given the inbox's own transaction as its last argument.
+        is_ours: Whether it is a subscriber without code: it has slots of its own beside the worker's, is not suspected
+            of ending its process, and its failures are told in one line.
+        aclose: Closes what the function holds open; awaited when its worker ends.
     """
 
     name: str
     function: Callable[..., Any]
-    per_device: bool
-    words: frozenset[str]
-    account: str | None
-    schedule: RetrySchedule
+    per_device: bool = False
+    words: frozenset[str] = frozenset()
+    account: str | None = None
+    schedule: RetrySchedule = RetrySchedule()
+    concurrency: int | None = None
+    ordered: bool = False
+    transactional: bool = False
+    is_ours: bool = False
+    aclose: Callable[[], Awaitable[None]] | None = None
 
     @property
     def is_async(self) -> bool:
@@ -71,7 +89,19 @@ class Handler(msgspec.Struct, frozen=True):
 
     def subscription(self) -> Subscription:
         """Return what the inbox needs to know of it."""
-        return Subscription(self.name, self.wants)
+        return Subscription(self.name, self.wants, ordered=self.ordered)
+
+
+class _Options(TypedDict):
+    """Hold what a decorator was given, in the handler's own words."""
+
+    per_device: bool
+    words: frozenset[str]
+    account: str | None
+    schedule: RetrySchedule
+    concurrency: int | None
+    ordered: bool
+    transactional: bool
 
 
 class HandlerTable:
@@ -87,6 +117,9 @@ class HandlerTable:
         max_attempts: int = 12,
         backoff_seconds: float = 1.0,
         max_backoff_seconds: float = 600.0,
+        concurrency: int | None = None,
+        ordered: bool = False,
+        transactional: bool = False,
     ) -> Callable[[HandlerFunction], HandlerFunction]:
         """Register ``handler(event)`` for callbacks of these kinds.
 
@@ -96,21 +129,34 @@ class HandlerTable:
             max_attempts: Tries before a callback becomes a dead letter.
             backoff_seconds: The longest wait before the second try; it doubles with each.
             max_backoff_seconds: No wait is longer.
+            concurrency: How many calls of it run at once in a worker, at least 1; None for as many as the worker runs.
+            ordered: Hand a campaign's callbacks to it one at a time, in the order of receipt: one that fails holds up
+                its campaign's later ones until it is done or dead.
+            transactional: Give it the inbox's own transaction as its last argument: what it writes through that takes
+                effect exactly once. It must be a plain function, and short: the store is locked while it runs.
 
         Returns:
             A decorator that leaves the function as it is.
 
         Raises:
-            TypeError: What is decorated does not take one argument, or a kind is no string.
+            TypeError: What is decorated does not take these arguments, is async and transactional, or a kind is no
+                string.
             ValueError: A figure is out of range, or the same function is registered twice.
         """
-        words = _words(kinds, normalize_kind, "on")
-        schedule = RetrySchedule(
-            max_attempts=max_attempts, backoff_seconds=backoff_seconds, max_backoff_seconds=max_backoff_seconds
+        options = _Options(
+            per_device=False,
+            words=_words(kinds, normalize_kind, "on"),
+            account=account,
+            schedule=RetrySchedule(
+                max_attempts=max_attempts, backoff_seconds=backoff_seconds, max_backoff_seconds=max_backoff_seconds
+            ),
+            concurrency=_checked_concurrency(concurrency),
+            ordered=ordered,
+            transactional=transactional,
         )
 
         def register(function: HandlerFunction) -> HandlerFunction:
-            self._add(function, per_device=False, words=words, account=account, schedule=schedule)
+            self._add(function, options)
             return function
 
         return register
@@ -122,6 +168,9 @@ class HandlerTable:
         max_attempts: int = 12,
         backoff_seconds: float = 1.0,
         max_backoff_seconds: float = 600.0,
+        concurrency: int | None = None,
+        ordered: bool = False,
+        transactional: bool = False,
     ) -> Callable[[DeviceFunction], DeviceFunction]:
         """Register ``handler(event, device)`` for devices that callbacks report in these states.
 
@@ -133,43 +182,51 @@ class HandlerTable:
             max_attempts: Tries before a device becomes a dead letter.
             backoff_seconds: The longest wait before the second try; it doubles with each.
             max_backoff_seconds: No wait is longer.
+            concurrency: How many calls of it run at once in a worker, at least 1; None for as many as the worker runs.
+            ordered: Hand a campaign's callbacks to it one at a time, in the order of receipt: one that fails holds up
+                its campaign's later ones until it is done or dead.
+            transactional: Give it the inbox's own transaction as its last argument: what it writes through that takes
+                effect exactly once. It must be a plain function, and short: the store is locked while it runs.
 
         Returns:
             A decorator that leaves the function as it is.
 
         Raises:
-            TypeError: What is decorated does not take two arguments, or a status is no string.
+            TypeError: What is decorated does not take these arguments, is async and transactional, or a status is no
+                string.
             ValueError: A figure is out of range, or the same function is registered twice.
         """
-        words = _words(statuses, normalize_device, "on_device")
-        schedule = RetrySchedule(
-            max_attempts=max_attempts, backoff_seconds=backoff_seconds, max_backoff_seconds=max_backoff_seconds
+        options = _Options(
+            per_device=True,
+            words=_words(statuses, normalize_device, "on_device"),
+            account=account,
+            schedule=RetrySchedule(
+                max_attempts=max_attempts, backoff_seconds=backoff_seconds, max_backoff_seconds=max_backoff_seconds
+            ),
+            concurrency=_checked_concurrency(concurrency),
+            ordered=ordered,
+            transactional=transactional,
         )
 
         def register(function: DeviceFunction) -> DeviceFunction:
-            self._add(function, per_device=True, words=words, account=account, schedule=schedule)
+            self._add(function, options)
             return function
 
         return register
 
-    def _add(
-        self,
-        function: Callable[..., Any],
-        *,
-        per_device: bool,
-        words: frozenset[str],
-        account: str | None,
-        schedule: RetrySchedule,
-    ) -> None:
-        _check_arguments(function, 2 if per_device else 1)
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise TypeError(f"{_name(function)} contains yield: it would return without having run")
-        if account is not None:
-            check_account(account)
+    def _add(self, function: Callable[..., Any], options: _Options) -> None:
         name = _name(function)
+        _check_arguments(function, per_device=options["per_device"], transactional=options["transactional"])
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(f"{name} contains yield: it would return without having run")
+        if options["account"] is not None:
+            check_account(options["account"])
         if any(handler.name == name for handler in self.handlers):
             raise ValueError(f"{name} is registered twice: one handler has one name, under which its work is kept")
-        self.handlers.append(Handler(name, function, per_device, words, account, schedule))
+        handler = Handler(name, function, **options)
+        if handler.transactional and handler.is_async:
+            raise TypeError(f"{name} is async: a transactional handler is a plain function, for the store is locked")
+        self.handlers.append(handler)
 
 
 def _words(words: tuple[object, ...], normalize: Callable[[str], str], decorator: str) -> frozenset[str]:
@@ -179,12 +236,18 @@ def _words(words: tuple[object, ...], normalize: Callable[[str], str], decorator
     return frozenset(str(normalize(str(word))) for word in words)
 
 
-def _check_arguments(function: Callable[..., Any], count: int) -> None:
+def _checked_concurrency(concurrency: int | None) -> int | None:
+    if concurrency is not None and concurrency < 1:
+        raise ValueError(f"concurrency must be at least 1, not {concurrency}")
+    return concurrency
+
+
+def _check_arguments(function: Callable[..., Any], *, per_device: bool, transactional: bool) -> None:
+    names = ["event", *(["device"] if per_device else []), *(["transaction"] if transactional else [])]
     try:
-        inspect.signature(function).bind(*range(count))
+        inspect.signature(function).bind(*names)
     except TypeError:
-        takes = "handler(event, device)" if count == 2 else "handler(event)"  # noqa: PLR2004
-        raise TypeError(f"{_name(function)} must be callable as {takes}") from None
+        raise TypeError(f"{_name(function)} must be callable as handler({', '.join(names)})") from None
     except ValueError:
         return  # a builtin that has no signature
 

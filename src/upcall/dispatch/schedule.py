@@ -33,13 +33,16 @@ class RetrySchedule(msgspec.Struct, frozen=True, kw_only=True):
                 raise ValueError(f"{name}_seconds must be from 0 to {LONGEST_BACKOFF_SECONDS} (a year), not {seconds}")
 
 
-def retry_delay_seconds(schedule: RetrySchedule, attempt: int, fraction: float) -> float | None:
+def retry_delay_seconds(
+    schedule: RetrySchedule, attempt: int, fraction: float, *, at_least_seconds: float = 0.0
+) -> float | None:
     """Return how long to wait after a failed attempt.
 
     Args:
         schedule: The handler's schedule.
         attempt: The attempt that failed, from 1.
         fraction: A random number from 0 to 1: half of the wait is fixed, half is jitter.
+        at_least_seconds: What the handler, or whom it spoke to, asked for; it makes the wait longer only.
 
     Returns:
         Seconds; None where the attempts are used up.
@@ -48,4 +51,4 @@ def retry_delay_seconds(schedule: RetrySchedule, attempt: int, fraction: float) 
         return None
     # Past 2**60 the doubling has long met its cap, and a float would overflow.
     longest = min(schedule.max_backoff_seconds, schedule.backoff_seconds * 2.0 ** min(attempt - 1, 60))
-    return longest * (0.5 + 0.5 * fraction)
+    return max(at_least_seconds, longest * (0.5 + 0.5 * fraction))

@@ -1,27 +1,43 @@
 """What was acknowledged, kept: one interface, one package a backend."""
 
-from upcall.inbox.base import (
-    Appender,
+from upcall.inbox.base import Appender, Inbox, Transaction
+from upcall.inbox.events import stored_event
+from upcall.inbox.stores import (
+    SCHEMA_VERSION,
+    open_inbox,
+    restore_store,
+    store_version,
+    upgrade_store,
+)
+from upcall.inbox.values import (
+    EVERYTHING,
     Arrival,
     CallbackRecord,
     CampaignRecord,
     DeadRecord,
     Delivery,
     DeviceRecord,
-    Inbox,
+    DriftRecord,
+    Forgotten,
     Ledger,
     Outcome,
+    Pruned,
     Receipt,
+    ReplayRecord,
+    Retention,
+    Selection,
+    State,
+    SubscriberRecord,
     Subscription,
     TokenRecord,
     Trust,
     WorkItem,
     WorkRecord,
 )
-from upcall.inbox.events import stored_event
-from upcall.inbox.stores import open_inbox
 
 __all__ = [
+    "EVERYTHING",
+    "SCHEMA_VERSION",
     "Appender",
     "Arrival",
     "CallbackRecord",
@@ -29,15 +45,27 @@ __all__ = [
     "DeadRecord",
     "Delivery",
     "DeviceRecord",
+    "DriftRecord",
+    "Forgotten",
     "Inbox",
     "Ledger",
     "Outcome",
+    "Pruned",
     "Receipt",
+    "ReplayRecord",
+    "Retention",
+    "Selection",
+    "State",
+    "SubscriberRecord",
     "Subscription",
     "TokenRecord",
+    "Transaction",
     "Trust",
     "WorkItem",
     "WorkRecord",
     "open_inbox",
+    "restore_store",
+    "store_version",
     "stored_event",
+    "upgrade_store",
 ]

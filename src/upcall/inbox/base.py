@@ -1,330 +1,75 @@
-"""The inbox's contract: the values that cross it, and what every backend must do with them.
+"""The inbox's contract: what every backend must do.
 
-Times are UTC microseconds since 1970. An inbox belongs to one thread at a time.
+Times are UTC microseconds since 1970. An inbox belongs to one thread at a time; its appender to another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-import msgspec
-
-from upcall.thingspace import CallbackEvent
+from upcall.inbox.values import EVERYTHING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
     from types import TracebackType
 
-__all__ = [
-    "REDELIVERY_WINDOW_MICROS",
-    "Appender",
-    "Arrival",
-    "CallbackRecord",
-    "CampaignRecord",
-    "DeadRecord",
-    "Delivery",
-    "DeviceRecord",
-    "Inbox",
-    "Ledger",
-    "Outcome",
-    "Receipt",
-    "Subscription",
-    "TokenRecord",
-    "Trust",
-    "WorkItem",
-    "WorkRecord",
-]
+    from upcall.inbox.values import (
+        Arrival,
+        CallbackRecord,
+        CampaignRecord,
+        DeadRecord,
+        Delivery,
+        DeviceRecord,
+        DriftRecord,
+        Forgotten,
+        Ledger,
+        Outcome,
+        Pruned,
+        Receipt,
+        Retention,
+        Selection,
+        SubscriberRecord,
+        Subscription,
+        TokenRecord,
+        WorkItem,
+        WorkRecord,
+    )
 
-REDELIVERY_WINDOW_MICROS = 30 * 60 * 1_000_000
-"""Byte-equal deliveries this close to the first are one callback.
-
-Source: the documented ladder ends 15 minutes after the first try (documented for a sister product); 10 more for
-clocks and slow answers, and never less than 30 minutes.
-"""
+__all__ = ["Appender", "Inbox", "Transaction"]
 
 
-class Trust(StrEnum):
-    """Say whether handlers may see a callback."""
+class Transaction(Protocol):
+    """Write to the inbox's own store, in the transaction that ends a piece of work.
 
-    ACCEPTED = "accepted"
-    QUARANTINED = "quarantined"
-    CONFIRMED = "confirmed"
-
-
-class Arrival(msgspec.Struct, frozen=True):
-    """Hold one delivery as the listener took it, before anything is parsed into it.
-
-    Args:
-        body: The body, byte for byte.
-        received_at: When its last byte came.
-        peer: The TCP peer's address.
-        trust: The gate's verdict.
-        evidence: Why it is in quarantine, None where it is not.
-        token_id: Which token it came through, not the token itself.
-        account: The account that the token belongs to, None where it belongs to several or all.
-        origin: ``received``, later ``reconciled``.
+    What a handler writes through it and the end of its work are on disk together, or not at all.
     """
 
-    body: bytes
-    received_at: int
-    peer: str = ""
-    trust: Trust = Trust.ACCEPTED
-    evidence: str | None = None
-    token_id: str = ""
-    account: str | None = None
-    origin: str = "received"
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        """Run one SQL statement on tables of the handler's own, and return its cursor.
 
+        Raises:
+            sqlite3.Error: The statement failed, or touched a table of Upcall's.
+        """
+        ...
 
-class Receipt(msgspec.Struct, frozen=True):
-    """Say where an arrival is kept.
-
-    Args:
-        callback_id: The callback's number.
-        is_new: False where the arrival was one more delivery of a callback already kept.
-    """
-
-    callback_id: int
-    is_new: bool
-
-
-class Delivery(msgspec.Struct, frozen=True):
-    """Describe one delivery of a callback.
-
-    Args:
-        received_at: When it came.
-        peer: From which address.
-        token_id: Through which token.
-        answer: The status that it was answered with.
-    """
-
-    received_at: int
-    peer: str
-    token_id: str
-    answer: int
-
-
-class CallbackRecord(msgspec.Struct, frozen=True):
-    """Describe one stored callback.
-
-    Args:
-        id: Its number, growing in the order of receipt.
-        received_at: When it was first received.
-        account: The account that it names, else the token's.
-        kind: Its kind.
-        campaign_id: Its campaign.
-        deliveries: How often it was delivered.
-        state: ``stored`` (no handler asked for it), ``pending``, ``done``, ``dead`` or ``quarantined``.
-        origin: ``received`` or ``reconciled``.
-        trust: The gate's verdict.
-        evidence: Why it is in quarantine.
-        duplicate: The guess: ``first``, ``redelivery`` or ``repeat``.
-        duplicate_of: The callback that it seems to repeat.
-        key: The canonical key of what it says.
-        body: The body, None once retention removed it.
-    """
-
-    id: int
-    received_at: int
-    account: str | None
-    kind: str | None
-    campaign_id: str | None
-    deliveries: int
-    state: str
-    origin: str
-    trust: str
-    evidence: str | None
-    duplicate: str
-    duplicate_of: int | None
-    key: str
-    body: bytes | None
-
-
-class WorkRecord(msgspec.Struct, frozen=True):
-    """Describe what one subscriber did with one callback.
-
-    Args:
-        subscriber: The handler's name.
-        device_id: The device, empty where the handler takes whole callbacks.
-        state: ``pending``, ``leased``, ``done`` or ``dead``.
-        attempts: How often it was started.
-        due_at: When it may run next.
-        error: The last failure's traceback.
-    """
-
-    subscriber: str
-    device_id: str
-    state: str
-    attempts: int
-    due_at: int
-    error: str | None
-
-
-class DeadRecord(msgspec.Struct, frozen=True):
-    """Describe one piece of work that was given up.
-
-    Args:
-        callback_id: The callback.
-        subscriber: The handler's name.
-        device_id: The device, empty where the handler takes whole callbacks.
-        attempts: How often it was started.
-        finished_at: When it was given up.
-        error: The last failure's traceback.
-        kind: The callback's kind.
-        account: The callback's account.
-        campaign_id: The callback's campaign.
-    """
-
-    callback_id: int
-    subscriber: str
-    device_id: str
-    attempts: int
-    finished_at: int
-    error: str | None
-    kind: str | None
-    account: str | None
-    campaign_id: str | None
-
-
-class DeviceRecord(msgspec.Struct, frozen=True):
-    """Describe one device of a campaign as the callbacks tell it.
-
-    Args:
-        device_id: The device.
-        status: The provider's own word.
-        reason: The provider's text.
-        updated_at: When the provider says it happened, else when the callback came.
-        contradiction: A second final word that did not agree, None where none came.
-    """
-
-    device_id: str
-    status: str | None
-    reason: str | None
-    updated_at: int
-    contradiction: str | None = None
-
-
-class CampaignRecord(msgspec.Struct, frozen=True):
-    """Describe one campaign as the callbacks tell it.
-
-    Args:
-        campaign_id: The campaign.
-        account: Its account.
-        name: Its name.
-        status: The provider's own word.
-        first_at: When its first callback came.
-        last_at: When its last callback came.
-        callbacks: How many callbacks were about it.
-        devices: How many devices each status word counts.
-    """
-
-    campaign_id: str
-    account: str | None
-    name: str | None
-    status: str | None
-    first_at: int
-    last_at: int
-    callbacks: int
-    devices: dict[str, int]
-
-
-class Subscription(msgspec.Struct, frozen=True):
-    """Describe who wants which callbacks.
-
-    Args:
-        name: The subscriber's name: its work and its progress are kept under it.
-        wants: Returns, for a callback, the devices that it wants work for: ``("",)`` for the callback as a whole,
-            nothing where it does not want it.
-    """
-
-    name: str
-    wants: Callable[[CallbackEvent], Sequence[str]]
-
-
-class WorkItem(msgspec.Struct, frozen=True):
-    """Hold one claimed piece of work.
-
-    Args:
-        id: Its number.
-        subscriber: Whose it is.
-        device_id: The device, empty for the callback as a whole.
-        attempt: Which attempt this is, from 1.
-        callback_id: The callback.
-        received_at: When the callback was first received.
-        account: The account that its token belongs to, None where it belongs to several or all.
-        body: The callback's body.
-    """
-
-    id: int
-    subscriber: str
-    device_id: str
-    attempt: int
-    callback_id: int
-    received_at: int
-    account: str | None
-    body: bytes
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """Say how a claimed piece of work ended.
-
-    Args:
-        work_id: Its number.
-        state: ``done``, ``pending`` (to be tried again) or ``dead``.
-        due_at: When to try again.
-        error: The failure's traceback.
-    """
-
-    work_id: int
-    state: str
-    due_at: int = 0
-    error: str | None = None
-
-
-class TokenRecord(msgspec.Struct, frozen=True):
-    """Hold a token that the store generated for this machine.
-
-    Args:
-        token: The secret part of the callback URL.
-        accounts: The accounts that it belongs to, empty for all.
-    """
-
-    token: str
-    accounts: tuple[str, ...]
-
-
-class Ledger(msgspec.Struct, frozen=True):
-    """Count what the store holds.
-
-    Args:
-        stored: Callbacks kept.
-        deliveries: Deliveries of them, the first ones included.
-        quarantined: Callbacks that no handler sees.
-        handled: Callbacks of which every piece of work is done.
-        pending: Callbacks with work still to do.
-        dead: Callbacks with work that was given up.
-        unread: Callbacks that no subscriber has looked at yet.
-    """
-
-    stored: int
-    deliveries: int
-    quarantined: int
-    handled: int
-    pending: int
-    dead: int
-    unread: int
-
-    @property
-    def redelivered(self) -> int:
-        """Return how many deliveries were recognised as copies."""
-        return self.deliveries - self.stored
+    def executemany(self, sql: str, parameters: Sequence[Sequence[Any]]) -> Any:
+        """Run one SQL statement once for each row of parameters, and return its cursor."""
+        ...
 
 
 class Appender(Protocol):
     """Append arrivals in groups: `stage` is quick, `commit` returns when they are on disk."""
 
-    def stage(self, arrivals: Sequence[Arrival], *, wait_seconds: float = 0.0) -> list[Receipt] | None:
-        """Put arrivals into an open transaction; None where another process is writing and the wait was too short."""
+    def stage(
+        self, arrivals: Sequence[Arrival], *, wait_seconds: float = 0.0, mark: tuple[str, int] | None = None
+    ) -> list[Receipt] | None:
+        """Put arrivals into an open transaction; None where another process is writing and the wait was too short.
+
+        A mark is a name and a position that `marked` returns once this transaction is committed: so that what is
+        imported is imported once.
+        """
         ...
 
     def commit(self) -> None:
@@ -333,6 +78,14 @@ class Appender(Protocol):
 
     def rollback(self) -> None:
         """Forget what was staged."""
+        ...
+
+    def marked(self, name: str) -> int:
+        """Return the position that was last committed under a name, 0 where none was."""
+        ...
+
+    def unmark(self, name: str) -> None:
+        """Forget a name's position."""
         ...
 
     def close(self) -> None:
@@ -345,6 +98,8 @@ class Inbox(Protocol):
 
     url: str
 
+    # receiving
+
     def appender(self) -> Appender:
         """Return an appender with a connection of its own."""
         ...
@@ -353,16 +108,76 @@ class Inbox(Protocol):
         """Keep arrivals; they are on disk when this returns."""
         ...
 
+    def quarantined_bytes(self) -> int:
+        """Return how many bytes of bodies the quarantine holds."""
+        ...
+
+    # handing out work
+
     def subscribe(self, names: Sequence[str], now: int) -> None:
         """Make subscribers known: the first ones of a store begin at its start, later ones where those stand."""
         ...
 
-    def enroll(self, subscriptions: Sequence[Subscription], now: int, *, limit: int = 500) -> int:
-        """Turn callbacks that subscribers have not seen into work; return how many callbacks were looked at."""
+    def unsubscribe(self, name: str) -> int:
+        """Forget a subscriber and its work that is not done; return how much work that was."""
         ...
 
-    def claim(self, names: Sequence[str], owner: str, now: int, *, lease_seconds: float, limit: int) -> list[WorkItem]:
-        """Lease work that is due, or whose lease ran out, to an owner."""
+    def enroll(self, subscriptions: Sequence[Subscription], now: int, *, limit: int = 500) -> int:
+        """Turn callbacks that subscribers have not seen, or that were released since, into work.
+
+        Returns how many callbacks were looked at.
+        """
+        ...
+
+    def enroll_leased(
+        self,
+        subscriptions: Sequence[Subscription],
+        owner: str,
+        now: int,
+        *,
+        lease_seconds: float,
+        room: Mapping[str, int],
+        limit: int = 500,
+    ) -> tuple[int, list[WorkItem]]:
+        """Enroll, and lease to an owner at once what would be claimed next anyway.
+
+        Meant for an owner that has just claimed, and found less than it has room for.
+
+        Args:
+            subscriptions: Who wants which callbacks.
+            owner: Who leases it.
+            now: The time.
+            lease_seconds: How long it stays the owner's without a sign of life.
+            room: How many pieces to lease of each subscriber's new work, oldest first; of a subscriber that is not
+                in it, none. The rest is pending, and so is all that waits within an order: `claim` hands it out.
+            limit: At most so many callbacks.
+
+        Returns:
+            How many callbacks were looked at, and what was leased.
+        """
+        ...
+
+    def claim(
+        self,
+        names: Sequence[str],
+        owner: str,
+        now: int,
+        *,
+        lease_seconds: float,
+        limit: int,
+        unended_alone: bool = False,
+    ) -> list[WorkItem]:
+        """Lease work that is due, or whose lease ran out, to an owner.
+
+        Args:
+            names: The subscribers whose work is wanted.
+            owner: Who claims it.
+            now: The time.
+            lease_seconds: How long it stays the owner's without a sign of life.
+            limit: At most so many pieces.
+            unended_alone: Give `WorkItem.unended` work one piece at a time, with no other: where it is what ended an
+                earlier owner's process, it takes no other work with it.
+        """
         ...
 
     def renew(self, work_ids: Sequence[int], owner: str, now: int, *, lease_seconds: float) -> None:
@@ -373,10 +188,19 @@ class Inbox(Protocol):
         """Record how leased work ended; an owner that lost its lease changes nothing."""
         ...
 
+    def finish(self, work_id: int, owner: str, now: int) -> AbstractContextManager[Transaction | None]:
+        """Open a transaction that ends a piece of work as done, together with what its body writes.
+
+        Gives None where the owner lost its lease: nothing must be written then. Where the body raises, nothing is
+        kept and the work stays leased.
+        """
+        ...
+
     def release(self, owners: Sequence[str], now: int, *, uncounted: bool = False) -> int:
         """Give back, at once, the work that these owners hold.
 
-        Uncounted, the attempt that is given back does not count: it was stopped, and did not fail.
+        Uncounted, the attempt that is given back does not count: it was stopped, and did not fail. Counted, it was
+        started and recorded no end: the work's error becomes `UNENDED`.
         """
         ...
 
@@ -388,20 +212,52 @@ class Inbox(Protocol):
         """Return when the next piece of work is due, None where there is none."""
         ...
 
+    # what a person decides
+
+    def replay(self, selection: Selection, now: int, *, reason: str, limit: int = 1000) -> int:
+        """Make work that is done, dead or dropped pending again, oldest first; return how many pieces.
+
+        How it had ended is kept beside it. Call again until nothing is left: what was replayed is pending. Work is
+        left out where nobody could do it: its callback's body is gone, or its subscriber was forgotten.
+        """
+        ...
+
+    def replayable(self, selection: Selection) -> int:
+        """Return how many pieces of work `replay` would take."""
+        ...
+
+    def drop_dead(self, selection: Selection, now: int, *, limit: int = 1000) -> int:
+        """Give up dead work for good; return how many pieces. It stays visible as ``dropped``."""
+        ...
+
+    def release_quarantined(self, selection: Selection, now: int, *, limit: int = 1000) -> int:
+        """Let handlers see quarantined callbacks, in the order of their release; return how many.
+
+        Their evidence says so from then on.
+        """
+        ...
+
+    def drop_quarantined(self, selection: Selection, now: int, *, limit: int = 1000) -> int:
+        """Remove the bodies of quarantined callbacks; return how many. Their facts and digests stay."""
+        ...
+
+    # looking
+
     def project(self, *, limit: int = 1000) -> int:
         """Bring the read model forward by up to so many callbacks; return how many it took."""
         ...
 
     def callbacks(
-        self,
-        *,
-        limit: int = 0,
-        after: int = 0,
-        account: str | None = None,
-        kind: str | None = None,
-        campaign_id: str | None = None,
+        self, selection: Selection = EVERYTHING, *, limit: int = 0, oldest: bool = False, bodies: bool = True
     ) -> list[CallbackRecord]:
-        """Return the newest callbacks in the order of receipt; a limit of 0 means all."""
+        """Return callbacks in the order of receipt.
+
+        Args:
+            selection: Which.
+            limit: At most so many; 0 means all.
+            oldest: With a limit, the oldest ones in place of the newest.
+            bodies: Whether to read their bodies too.
+        """
         ...
 
     def callback(self, callback_id: int) -> CallbackRecord | None:
@@ -416,7 +272,7 @@ class Inbox(Protocol):
         """Return what subscribers did with a callback."""
         ...
 
-    def dead(self, *, limit: int = 0) -> list[DeadRecord]:
+    def dead(self, selection: Selection = EVERYTHING, *, limit: int = 0) -> list[DeadRecord]:
         """Return the newest dead letters, oldest first; a limit of 0 means all."""
         ...
 
@@ -428,9 +284,19 @@ class Inbox(Protocol):
         """Return one campaign and its devices."""
         ...
 
-    def ledger(self) -> Ledger:
-        """Count what the store holds."""
+    def drift(self) -> list[DriftRecord]:
+        """Return how callbacks differed from the known schema, most recent last."""
         ...
+
+    def ledger(self) -> Ledger:
+        """Count what the store holds; it may read much of it."""
+        ...
+
+    def subscribers(self) -> list[SubscriberRecord]:
+        """Return how far each subscriber is; quick, however many callbacks there are."""
+        ...
+
+    # tokens
 
     def tokens(self) -> list[TokenRecord]:
         """Return the tokens that were generated for this store."""
@@ -438,6 +304,32 @@ class Inbox(Protocol):
 
     def add_token(self, record: TokenRecord, now: int) -> None:
         """Keep a generated token."""
+        ...
+
+    # upkeep
+
+    def prune(self, retention: Retention, now: int, *, limit: int = 500) -> Pruned:
+        """Take one step of retention, small enough that nobody waits for it."""
+        ...
+
+    def forget(self, device_id: str, now: int, *, after: int = 0, limit: int = 200) -> Forgotten:
+        """Take one step of removing a device's identifier: from bodies, work, errors, campaigns."""
+        ...
+
+    def check(self) -> list[str]:
+        """Read the whole store and return what is wrong with it, a line each; nothing where all is well."""
+        ...
+
+    def backup(self, target: Path, *, progress: Callable[[int, int], None] = ...) -> None:
+        """Write a copy of this moment's store to a file, while others go on writing.
+
+        Args:
+            target: The file, which must not exist; it is there, whole and on disk, or not at all.
+            progress: Called with how many parts of how many are done.
+
+        Raises:
+            StoreError: The file exists or cannot be written.
+        """
         ...
 
     def close(self) -> None:

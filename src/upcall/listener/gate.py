@@ -1,7 +1,8 @@
 """Who may deliver, and whether handlers may see what came.
 
 Callbacks are unsigned and their schema is not published. So trust rests on a positive contradiction only: a body
-that is no JSON, or that names an account which the token does not belong to. A missing field proves nothing.
+that is no JSON, or that names an account which the token does not belong to. A missing field proves nothing. Where a
+callback came from is kept beside it, and refuses nothing unless the gate is told so (`upcall.listener.sources`).
 """
 
 from __future__ import annotations
@@ -48,20 +49,28 @@ class Token(msgspec.Struct, frozen=True):
         """Return what stands for the token in the store: enough to tell tokens apart, not to use one."""
         return _id_of(self.secret)
 
+    @property
+    def account(self) -> str | None:
+        """Return the account that it belongs to, None where it belongs to several or all."""
+        return next(iter(self.accounts)) if len(self.accounts) == 1 else None
+
 
 class Verdict(msgspec.Struct, frozen=True):
-    """Say whether handlers may see a callback, and why not.
+    """Say whether handlers may see a callback.
 
     Args:
         trust: The verdict.
-        evidence: Why it is in quarantine, None where it is not.
+        evidence: What it rests on.
     """
 
     trust: Trust
-    evidence: str | None = None
+    evidence: str
 
 
-_ACCEPTED = Verdict(Trust.ACCEPTED)
+_UNDECODABLE = Verdict(Trust.QUARANTINED, "the body is not JSON")
+_OWN_ACCOUNT = Verdict(Trust.ACCEPTED, "names the token's account")
+_NO_ACCOUNT = Verdict(Trust.ACCEPTED, "names no account")
+_ANY_ACCOUNT = Verdict(Trust.ACCEPTED, "the token is for every account")
 
 
 class Gate:
@@ -90,10 +99,14 @@ class Gate:
         """Judge a body that came through a token. Total over any bytes."""
         decodable, account = peek_account(body)
         if not decodable:
-            return Verdict(Trust.QUARANTINED, "the body is not JSON")
-        if token.accounts and account is not None and account not in token.accounts:
-            return Verdict(Trust.QUARANTINED, f"names account {account[:64]!r}, which the token does not belong to")
-        return _ACCEPTED
+            return _UNDECODABLE
+        if not token.accounts:
+            return _ANY_ACCOUNT
+        if account is None:
+            return _NO_ACCOUNT
+        if account in token.accounts:
+            return _OWN_ACCOUNT
+        return Verdict(Trust.QUARANTINED, f"names account {account[:64]!r}, which the token does not belong to")
 
 
 def generate_token() -> str:

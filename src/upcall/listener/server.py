@@ -1,4 +1,4 @@
-"""Serving an ASGI application on one socket: uvicorn with httptools and uvloop, named here only."""
+"""Sockets that listen, and the listener's own server on them: uvloop, TLS, signals and a drain that cuts nobody."""
 
 from __future__ import annotations
 
@@ -6,30 +6,34 @@ import asyncio
 import contextlib
 import errno
 import logging
+import resource
 import signal
 import socket
-from typing import TYPE_CHECKING, Any, Final
+import ssl
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import httptools
-import uvicorn
 import uvloop
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from upcall.errors import StartError
+from upcall.errors import SettingsError, StartError
+from upcall.listener.door import TlsDoor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Callable, Coroutine
+    from pathlib import Path
 
-__all__ = ["bind", "serve", "url_of"]
+    from upcall.listener.connections import Connections
 
-IDLE_SECONDS: Final = 75
-DRAIN_SECONDS: Final = 10
+__all__ = ["bind", "max_connections", "run", "serving", "tls_context", "until_stopped", "url_of"]
+
 BACKLOG: Final = 2048
+DRAIN_SECONDS: Final = 10.0
 MAX_PORT: Final = 65535
-MAX_HEAD_BYTES: Final = 1024 * 1024
-"""A request whose line and headers are longer, give or take a read, is refused before a stranger fills the memory."""
+_FILES_KEPT: Final = 128
+"""Descriptors left for the store, the spool and the log when connections take the rest."""
 
-_NOT_HTTP: Final = "Invalid HTTP request received."
+Result = TypeVar("Result")
+
+_log = logging.getLogger("upcall.listener")
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -73,150 +77,100 @@ def _way_out(error: Exception) -> str | None:
     }.get(getattr(error, "errno", None) or 0)
 
 
-def url_of(listening: socket.socket) -> str:
+def url_of(listening: socket.socket, *, scheme: str = "http") -> str:
     """Return the root URL of a listening socket."""
     host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def serve(
-    app: Callable[..., Any],
-    listening: socket.socket,
-    *,
-    on_ready: Callable[[], None],
-    while_running: Callable[[], Coroutine[Any, Any, None]] | None = None,
-) -> None:
-    """Serve until SIGTERM or SIGINT, then answer what was accepted and return.
+def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
+    """Make what TLS needs: 1.2 or newer, with the whole chain out of the file.
 
     Args:
-        app: The ASGI application; its lifespan ends with the server's.
-        listening: The socket, from `bind`; it is closed at the end.
-        on_ready: Called once requests are accepted.
-        while_running: Makes a coroutine that runs beside the server and is cancelled when it ends.
+        certificate: PEM: the certificate, then those that lead to a public root. The provider refuses self-signed ones.
+        key: PEM: the private key, None where the certificate's file holds it.
 
     Raises:
-        StartError: The application's start failed.
+        SettingsError: A file cannot be read, or they do not belong together.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certificate, key, password=lambda: "")
+    except (OSError, ssl.SSLError) as error:
+        why = "they are no certificate and key in PEM that belong together, or the key has a password"
+        said = why if isinstance(error, ssl.SSLError) else error.strerror
+        raise SettingsError(f"The certificate {certificate} cannot be used: {said}.") from None
+    return context
+
+
+def max_connections(most: int) -> int:
+    """Return how many connections there may be: so many, but no more than this process may open files."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return most if soft == resource.RLIM_INFINITY else max(1, min(most, soft - _FILES_KEPT))
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    connections: Connections, listening: socket.socket, *, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[None]:
+    """Accept connections on a socket; at the end answer what was accepted, and close it.
+
+    Args:
+        connections: Makes a protocol for each.
+        listening: The socket, from `bind`.
+        tls: What TLS needs, None for plain HTTP.
+    """
+    if tls is None:
+        server = await asyncio.get_running_loop().create_server(connections, sock=listening, backlog=BACKLOG)
+        close = server.close
+    else:
+        close = TlsDoor(connections, listening, tls).close
+    watching = asyncio.ensure_future(connections.watch())
+    try:
+        yield
+    finally:
+        connections.draining = True
+        await asyncio.sleep(0)  # what the system has accepted for us is ours to answer
+        await asyncio.sleep(0)
+        close()
+        cut = await connections.drain(seconds=DRAIN_SECONDS)
+        if cut:
+            _log.warning("cut %d requests that were not whole %g s after the end was asked for", cut, DRAIN_SECONDS)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def until_stopped(*, on_hangup: Callable[[], None] | None = None) -> AsyncIterator[asyncio.Event]:
+    """Give an event that SIGTERM or SIGINT sets; a second one ends the process without waiting for anybody.
+
+    Args:
+        on_hangup: Called on SIGHUP, None to let it end the process.
+
+    Raises:
         KeyboardInterrupt: SIGINT ended it.
     """
-    config = uvicorn.Config(
-        app,
-        http=_Protocol,
-        lifespan="on",
-        ws="none",
-        access_log=False,  # it would show the token in the path
-        log_config=None,
-        log_level=logging.WARNING,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=IDLE_SECONDS,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-        backlog=BACKLOG,
-    )
-    logging.getLogger("uvicorn.error").addFilter(_tells_more_than_a_cut)
-    server = _Server(config, on_ready)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_until_stopped(server, listening, while_running))
-    if signal.SIGINT in server.stopped_by:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    came: list[int] = []
+
+    def ask(number: int) -> None:
+        if came:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        came.append(number)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ask, number)
+    if on_hangup is not None:
+        loop.add_signal_handler(signal.SIGHUP, on_hangup)
+    yield stop
+    if signal.SIGINT in came:
         raise KeyboardInterrupt
 
 
-def _tells_more_than_a_cut(record: logging.LogRecord) -> bool:
-    """Leave out the traceback of each request that was cut off at the end of the drain: a line counts them."""
-    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
-
-
-class _Protocol(HttpToolsProtocol):
-    """Serve a request that offers another protocol (``Upgrade: h2c``) as the plain request that it is as well.
-
-    Java's HttpClient offers HTTP/2 with each request over plain http. The parser stops after the head of such a
-    request, and uvicorn would hand it on without its body: a callback acknowledged and lost (uvicorn issue 2722).
-    """
-
-    _in_head = False
-    _head_bytes = 0
-
-    def on_message_begin(self) -> None:
-        self._in_head = True
-        self._head_bytes = 0
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        self._in_head = False
-        super().on_headers_complete()
-
-    def data_received(self, data: bytes) -> None:
-        rest = memoryview(data)
-        self._unset_keepalive_if_required()
-        try:
-            while True:
-                try:
-                    self.parser.feed_data(rest)
-                except httptools.HttpParserUpgrade as offer:
-                    rest = rest[offer.args[0] :]
-                    self._begin_again_without_offer()
-                else:
-                    break
-            if self._in_head:
-                self._head_bytes += len(data)
-                if self._head_bytes > MAX_HEAD_BYTES:
-                    raise httptools.HttpParserError
-        except httptools.HttpParserError:
-            self.logger.warning(_NOT_HTTP)
-            self.send_400_response(_NOT_HTTP)
-
-    def _should_upgrade(self) -> bool:
-        return True  # so that uvicorn does not begin an answer before the head is read again
-
-    def _begin_again_without_offer(self) -> None:
-        """Read the head of a request again, without what stopped the parser."""
-        method = self.parser.get_method()
-        if method == b"CONNECT":  # stops the parser too, and offers nothing else
-            raise httptools.HttpParserError
-        lines = [b"%s %s HTTP/%s" % (method, self.url, self.parser.get_http_version().encode())]
-        lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.feed_data(b"\r\n".join((*lines, b"", b"")))
-
-
-class _Server(uvicorn.Server):
-    """Say when requests are accepted, and keep the process alive to close its store."""
-
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_ready = on_ready
-        self.stopped_by: list[int] = []
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        if self.started:
-            self._on_ready()
-
-    def stop(self, number: int) -> None:
-        # A second signal does not wait for anybody.
-        self.force_exit = bool(self.stopped_by)
-        self.stopped_by.append(number)
-        self.should_exit = True
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        # uvicorn raises the signal again once it has stopped, which would end the process before our clean-up.
-        yield
-
-
-async def _until_stopped(
-    server: _Server, listening: socket.socket, while_running: Callable[[], Coroutine[Any, Any, None]] | None
-) -> None:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, server.stop, number)
-    beside = asyncio.ensure_future(while_running()) if while_running else None
-    try:
-        await server.serve(sockets=[listening])
-    except SystemExit:
-        raise StartError("the server could not start; the lines above say why.") from None
-    finally:
-        listening.close()
-        if beside is not None:
-            beside.cancel()
-            await asyncio.gather(beside, return_exceptions=True)
+def run(main: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine on an event loop of uvloop's, and return what it returns."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)

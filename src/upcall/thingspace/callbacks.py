@@ -16,6 +16,7 @@ from upcall.thingspace.decoding import load_json, may_nest_too_deeply
 from upcall.thingspace.events import CallbackEvent
 from upcall.thingspace.reading import read_message, text_of, type_name, without_passwords
 from upcall.thingspace.statuses import normalize_campaign
+from upcall.thingspace.typical import read_typical
 
 __all__ = ["parse_callback", "peek_account"]
 
@@ -27,6 +28,8 @@ class _Peek(msgspec.Struct):
 
 
 _peek = msgspec.json.Decoder(_Peek).decode
+_set = msgspec.structs.force_setattr
+_encode = msgspec.json.Encoder().encode
 
 
 def parse_callback(raw: bytes | bytearray | memoryview | str) -> CallbackEvent:
@@ -69,6 +72,12 @@ def _bytes_of(raw: bytes | bytearray | memoryview | str) -> bytes:
 
 
 def _parse(body: bytes) -> CallbackEvent:
+    event = read_typical(body)
+    return _parse_fully(body) if event is None else _with_body(event, body)
+
+
+def _parse_fully(body: bytes) -> CallbackEvent:
+    """Parse a body of any shape."""
     try:
         document = load_json(body)
     except ValueError as error:
@@ -76,8 +85,14 @@ def _parse(body: bytes) -> CallbackEvent:
     if not isinstance(document, dict):
         drift = f"$: {type_name(document)} in place of an object"
         return CallbackEvent(raw=body, drift=(drift,), extra={"$": without_passwords(document)}, key=_digest(body))
-    event = read_message(document)
-    return msgspec.structs.replace(event, raw=body, key=_key(event, body))
+    return _with_body(read_message(document), body)
+
+
+def _with_body(event: CallbackEvent, body: bytes) -> CallbackEvent:
+    """Complete an event that nobody has seen yet: a copy of so many members would cost as much as reading them."""
+    _set(event, "raw", body)
+    _set(event, "key", _key(event, body))
+    return event
 
 
 def _peek_quickly(body: bytes) -> tuple[bool, str | None] | None:
@@ -130,7 +145,7 @@ def _key(event: CallbackEvent, body: bytes) -> str:
             for item in event.software
         ],
     ]
-    return _digest(msgspec.json.encode(said))
+    return _digest(_encode(said))
 
 
 def _digest(body: bytes) -> str:

@@ -6,13 +6,14 @@ Source: docs/callback-messages.md lists the keys in the order in which they are 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 from upcall.thingspace.events import CALLBACK_KINDS, AvailableSoftware, CallbackEvent, DeviceUpdate, normalize_kind
 from upcall.thingspace.statuses import CampaignState, is_known_device_word, normalize_campaign
 from upcall.thingspace.times import ProviderTime, parse_time
 
-__all__ = ["read_message", "text_of", "type_name", "without_passwords"]
+__all__ = ["MAX_DRIFT", "read_message", "text_of", "type_name", "unknown_status", "without_passwords"]
 
 _ACCOUNT_KEYS: Final = ("accountName", "account", "aname")
 _KIND_KEYS: Final = ("type", "notificationType")
@@ -54,6 +55,8 @@ _CAMPAIGN_KEYS: Final = frozenset(
         "installTimeWindowList",
     )
 )
+_KNOWN_IN_ENVELOPE: Final = _ENVELOPE_KEYS | _CAMPAIGN_KEYS
+_DEVICE_KEYS_IN_ORDER: Final = (*_DEVICE_LIST_KEYS, *_DEVICE_ID_KEYS)
 _DEVICE_FIELD_KEYS: Final = frozenset((*_DEVICE_ID_KEYS, *_STATUS_KEYS, *_REASON_KEYS, *_TIME_KEYS))
 _DEVICE_KEYS: Final = _DEVICE_FIELD_KEYS | {"nextAttemptTime"}
 _SOFTWARE_FIELDS: Final = {
@@ -70,7 +73,7 @@ _SOFTWARE_KEYS: Final = _SOFTWARE_FIELD_KEYS | {"participantName", "distribution
 
 _NO_ELEMENTS: Final = (_ENVELOPE_KEYS | _CAMPAIGN_KEYS | set(_REASON_KEYS)) - set(_CAMPAIGN_ELEMENTS)
 
-_MAX_DRIFT: Final = 32
+MAX_DRIFT: Final = 32
 _MAX_QUOTED: Final = 60
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z_][A-Za-z_-]{0,59}")
 _IDENTIFIER: Final = re.compile(r"[0-9]{6,}")
@@ -100,7 +103,7 @@ class _Reader:
         self.document = document
         self.extra: dict[str, Any] = {}
         self.drift: list[str] = []
-        self.known_in_envelope = _ENVELOPE_KEYS
+        self.known_in_envelope = _KNOWN_IN_ENVELOPE
 
     def event(self) -> CallbackEvent:
         envelope = ("$", self.document)
@@ -109,8 +112,9 @@ class _Reader:
         if element is None:
             holders = [envelope]
         else:
-            # Beside an element, `id` may be the message's own.
-            holders = [element, ("$", {key: value for key, value in self.document.items() if key != "id"})]
+            holders = [element, envelope]
+            if "id" in self.document:  # beside an element, it may be the message's own
+                holders[1] = ("$", {key: value for key, value in self.document.items() if key != "id"})
         devices, flat = self._devices(holders)
         for holder in holders:
             self._keep_unknown(holder, has_device=holder is flat)
@@ -118,7 +122,7 @@ class _Reader:
             self._keep(envelope, "id", "beside an element")
         campaign_status = self._read(_STATUS_KEYS, *(holder for holder in holders if holder is not flat))
         if campaign_status is not None and not isinstance(normalize_campaign(campaign_status), CampaignState):
-            self._note(f"{holders[0][0]}.status: unknown status {_quoted(campaign_status)}")
+            self._note(unknown_status(holders[0][0], campaign_status))
         return CallbackEvent(
             kind=kind,
             account=self._read(_ACCOUNT_KEYS, envelope, *holders[:-1]),
@@ -127,7 +131,7 @@ class _Reader:
             campaign_status=campaign_status,
             devices=devices,
             software=self._software(),
-            time=next((time for time in map(self._time, holders) if time), None),
+            time=self._first_time(holders),
             extra=self.extra,
             drift=tuple(self.drift),
         )
@@ -151,7 +155,9 @@ class _Reader:
         """Find the object that the kind names, else another one that is filled."""
         chosen: _Holder | None = None
         for name in dict.fromkeys((*_own_element(kind), *_CAMPAIGN_ELEMENTS)):
-            element = _only(self.document.get(name))
+            if name not in self.document:
+                continue
+            element = _only(self.document[name])
             if not _present(element):
                 continue
             if not isinstance(element, dict):
@@ -161,30 +167,23 @@ class _Reader:
                 self._keep(("$", self.document), name, f"filled beside {chosen[0]}")
             else:
                 chosen = (_at("$", name), element)
-                self.known_in_envelope |= {name}
+                if name not in self.known_in_envelope:
+                    self.known_in_envelope |= {name}
                 if kind in CALLBACK_KINDS and name != kind:
                     self._note(f"$.{name}: filled in a message of type {kind}")
         return chosen
 
     def _devices(self, holders: list[_Holder]) -> tuple[tuple[DeviceUpdate, ...], _Holder | None]:
         """Read the devices, and tell which holder is itself one device, if any is."""
-        devices: tuple[DeviceUpdate, ...] = ()
+        devices = self._listed_devices(holders)
         for holder in holders:
             path, members = holder
-            for key in (*_DEVICE_LIST_KEYS, *_DEVICE_ID_KEYS):
-                entries = members.get(key)
-                if not _present(entries) or (key in _DEVICE_ID_KEYS and not isinstance(entries, (dict, list))):
-                    continue
-                if devices:
-                    self._keep(holder, key, "a second list of devices")
-                else:
-                    devices = self._device_list(f"{path}.{key}", entries)
-        for holder in holders:
-            path, members = holder
-            single = {
-                key: members[key] for key in _DEVICE_ID_KEYS if not isinstance(members.get(key, {}), (dict, list))
+            single: dict[str, Any] = {
+                key: members[key]
+                for key in _DEVICE_ID_KEYS
+                if key in members and not isinstance(members[key], (dict, list))
             }
-            device_id = self._read(_DEVICE_ID_KEYS, (path, single))
+            device_id = self._read(_DEVICE_ID_KEYS, (path, single)) if single else None
             if device_id is None:
                 continue
             if not devices:
@@ -192,6 +191,22 @@ class _Reader:
             if all(device.device_id != device_id for device in devices):
                 self._keep(holder, next(iter(single)), "beside a list of devices")
         return devices, None
+
+    def _listed_devices(self, holders: list[_Holder]) -> tuple[DeviceUpdate, ...]:
+        devices: tuple[DeviceUpdate, ...] = ()
+        for holder in holders:
+            path, members = holder
+            for key in _DEVICE_KEYS_IN_ORDER:
+                if key not in members:
+                    continue
+                entries = members[key]
+                if not _present(entries) or (key in _DEVICE_ID_KEYS and not isinstance(entries, (dict, list))):
+                    continue
+                if devices:
+                    self._keep(holder, key, "a second list of devices")
+                else:
+                    devices = self._device_list(f"{path}.{key}", entries)
+        return devices
 
     def _device_list(self, path: str, entries: Any) -> tuple[DeviceUpdate, ...]:
         devices = []
@@ -214,7 +229,7 @@ class _Reader:
     def _device(self, holder: _Holder, device_id: str, extra: dict[str, Any]) -> DeviceUpdate:
         status = self._read(_STATUS_KEYS, holder)
         if status is not None and not is_known_device_word(status):
-            self._note(f"{holder[0]}.status: unknown status {_quoted(status)}")
+            self._note(unknown_status(holder[0], status))
         return DeviceUpdate(
             device_id=device_id,
             status=status,
@@ -226,7 +241,9 @@ class _Reader:
     def _software(self) -> tuple[AvailableSoftware, ...]:
         found = []
         for key in _SOFTWARE_ELEMENTS:
-            entries = self.document.get(key)
+            if key not in self.document:
+                continue
+            entries = self.document[key]
             for index, entry in enumerate(entries if isinstance(entries, list) else [entries]):
                 place = f"$.{key}[{index}]"
                 if isinstance(entry, dict) and entry:
@@ -240,12 +257,17 @@ class _Reader:
         fields: dict[str, Any] = {name: self._read(keys, holder) for name, keys in _SOFTWARE_FIELDS.items()}
         return AvailableSoftware(**fields, extra=self._fieldless(holder, _SOFTWARE_FIELD_KEYS, _SOFTWARE_KEYS))
 
+    def _first_time(self, holders: list[_Holder]) -> ProviderTime | None:
+        for holder in holders:
+            if time := self._time(holder):
+                return time
+        return None
+
     def _time(self, holder: _Holder) -> ProviderTime | None:
         """Read the first time that is given."""
         path, members = holder
         for key in _TIME_KEYS:
-            value = members.get(key)
-            if value is None:
+            if key not in members or (value := members[key]) is None:
                 continue
             text = text_of(value)
             if text is not None:
@@ -261,9 +283,9 @@ class _Reader:
         """Return the first text under any of the keys; keep what is no text, and texts that contradict it."""
         found = None
         for holder in holders:
+            members = holder[1]
             for key in keys:
-                value = holder[1].get(key)
-                if value is None:
+                if key not in members or (value := members[key]) is None:
                     continue
                 text = text_of(value)
                 if text is None:
@@ -287,7 +309,9 @@ class _Reader:
 
     def _keep_unknown(self, holder: _Holder, *, has_device: bool) -> None:
         path, members = holder
-        known = _CAMPAIGN_KEYS | self.known_in_envelope if path == "$" else _CAMPAIGN_KEYS
+        known = self.known_in_envelope if path == "$" else _CAMPAIGN_KEYS
+        if members.keys() <= known:
+            return
         for key, value in members.items():
             if key not in known and _present(value) and not (has_device and key in _REASON_KEYS):
                 self._keep(holder, key, "unknown member")
@@ -300,13 +324,23 @@ class _Reader:
             self.extra[place] = without_passwords(members[key])
 
     def _note(self, line: str) -> None:
-        if len(self.drift) < _MAX_DRIFT:
+        if len(self.drift) < MAX_DRIFT:
             self.drift.append(line)
+
+
+def unknown_status(path: str, word: str) -> str:
+    """Word the drift of a status that no page names.
+
+    Args:
+        path: Where the object that has it stands.
+        word: The status.
+    """
+    return f"{path}.status: unknown status {_quoted(word)}"
 
 
 def text_of(value: Any) -> str | None:
     """Return the text of a scalar, None where it says nothing; ids and versions do come as numbers."""
-    if isinstance(value, str):
+    if type(value) is str:  # as nearly all are
         return value.strip() or None
     return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
@@ -352,4 +386,9 @@ def _at(path: str, key: str) -> str:
 
 def _quoted(text: str) -> str:
     """Show a text on one line, short, and without the digits that could identify a device."""
-    return repr(_IDENTIFIER.sub("#", text[:_MAX_QUOTED]))
+    return _quoted_start(text[:_MAX_QUOTED])
+
+
+@lru_cache(maxsize=256)
+def _quoted_start(text: str) -> str:
+    return repr(_IDENTIFIER.sub("#", text))

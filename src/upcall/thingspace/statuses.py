@@ -7,6 +7,7 @@ normalised state makes them one; a word that nobody documented stays the text it
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 __all__ = [
@@ -99,11 +100,12 @@ _DEVICE_RANKS: Final = {state: step for step, states in enumerate(_DEVICE_STEPS)
 
 
 _MAX_WORD: Final = 64
+"""A longer text is no word of the lifecycle, and is not kept in a cache."""
 
 
 def _fold(word: str) -> str:
-    """Leave of a word what all its spellings share; nothing of a text too long to be one."""
-    return "".join(filter(str.isalnum, word.casefold())) if len(word) <= _MAX_WORD else ""
+    """Leave of a word what all its spellings share."""
+    return "".join(filter(str.isalnum, word.casefold()))
 
 
 _CAMPAIGN_WORDS: Final = {_fold(state).removeprefix("campaign"): state for state in CampaignState} | {
@@ -129,12 +131,22 @@ _DEVICE_SPELLINGS: Final = {state.value: state for state in DeviceState}
 
 def normalize_campaign(word: str) -> CampaignState | str:
     """Return the state that a campaign status means, or the word itself where nobody documented it."""
-    return _CAMPAIGN_WORDS.get(_fold(word).removeprefix("campaign")) or word
+    return (_campaign_state(word) if len(word) <= _MAX_WORD else None) or word
+
+
+@lru_cache(maxsize=1024)
+def _campaign_state(word: str) -> CampaignState | None:
+    return _CAMPAIGN_WORDS.get(_fold(word).removeprefix("campaign"))
 
 
 def normalize_device(word: str) -> DeviceState | str:
     """Return the state that a device status means, or the word itself where nobody documented it."""
-    return _DEVICE_SPELLINGS.get(word) or _DEVICE_WORDS.get(_fold(word)) or word
+    return _DEVICE_SPELLINGS.get(word) or (_device_state(word) if len(word) <= _MAX_WORD else None) or word
+
+
+@lru_cache(maxsize=1024)
+def _device_state(word: str) -> DeviceState | None:
+    return _DEVICE_WORDS.get(_fold(word))
 
 
 def is_known_device_word(word: str) -> bool:

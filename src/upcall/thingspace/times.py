@@ -24,6 +24,7 @@ _RFC_822: Final = re.compile(
     r"(?: (?:[A-Z]{1,5}|[+-][0-9]{4}))?"
 )
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class ProviderTime(msgspec.Struct, frozen=True):
@@ -56,7 +57,7 @@ def parse_time(text: str) -> ProviderTime:
         utc = moment.replace(tzinfo=UTC) if assumed else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         return ProviderTime(text)
-    return ProviderTime(text, (utc - _EPOCH) // timedelta(microseconds=1), assumed)
+    return ProviderTime(text, (utc - _EPOCH) // _MICROSECOND, assumed)
 
 
 def text_of_micros(micros: int) -> str:

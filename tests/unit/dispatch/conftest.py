@@ -15,6 +15,7 @@ class World:
     """One store, one clock; a worker of its own for each call of `worker`."""
 
     def __init__(self, path):
+        self.path = path
         self.url = f"sqlite:///{path}"
         self.inbox = open_inbox(self.url, create=True)
         self.now = NOW

@@ -133,6 +133,9 @@ class TestRegistering:
             table.on(max_attempts=0)
         with pytest.raises(ValueError, match="backoff_seconds"):
             table.on_device(backoff_seconds=-1)
+        for decorator in (table.on, table.on_device):
+            with pytest.raises(ValueError, match="concurrency must be at least 1, not 0"):
+                decorator(concurrency=0)
 
     def test_which_handlers_are_awaited(self, table):
         """Async functions, methods, partials and callable objects are awaited; the others run in threads."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import logging
 import threading
@@ -10,12 +11,13 @@ import threading
 import pytest
 
 from upcall.dispatch import Worker
-from upcall.dispatch import worker as worker_module
+from upcall.dispatch import events as events_module
 from upcall.dispatch.owner import new_owner
 from upcall.errors import StoreError
 from upcall.inbox import Trust
 from upcall.testing import callback
 
+BOUND = contextvars.ContextVar("BOUND", default=None)
 SECOND = 1_000_000
 DAY = 24 * 3600 * SECOND
 
@@ -86,20 +88,33 @@ class TestHandingOn:
         assert event.raw == b'{"type":"upgradeProgress"}'
 
     async def test_a_callback_is_parsed_once_for_all_of_its_devices(self, world, monkeypatch):
-        """A report of many devices costs its size, not its size times its devices."""
+        """A report of many devices is parsed when it is enrolled, and not again to be handed on."""
         parsed = []
-        parse = worker_module.stored_event
-        monkeypatch.setattr(worker_module, "stored_event", lambda *facts: parsed.append(facts[0]) or parse(*facts))
+        monkeypatch.setattr(events_module, "stored_event", lambda *facts: parsed.append(facts))
         seen = []
         world.table.on_device()(lambda event, device: seen.append((event.id, device.device_id)))
-        numbers = range(1, worker_module.KEPT_EVENTS + 2)
-        for number in numbers:
+        for number in range(1, 6):
             world.report({f"{number}{device:014}": "UpgradeFailed" for device in range(20)})
-        worker = world.worker()
-        await worker.drain()
-        assert len(set(seen)) == len(seen) == 20 * len(numbers)
-        assert sorted(parsed) == list(numbers)
-        assert len(worker._events) == worker_module.KEPT_EVENTS
+        await world.worker().drain()
+        assert len(set(seen)) == len(seen) == 100
+        assert parsed == []
+
+    async def test_events_that_another_worker_enrolled(self, world, monkeypatch):
+        """Work that another process enrolled is parsed once for all of its devices, and few events are kept."""
+        parsed = []
+        parse = events_module.stored_event
+        monkeypatch.setattr(events_module, "stored_event", lambda *facts: parsed.append(facts[0]) or parse(*facts))
+        monkeypatch.setattr(events_module, "KEPT_EVENTS", 2)
+        seen = []
+        world.table.on_device()(lambda event, device: seen.append((event.id, device.device_id)))
+        for number in range(1, 6):
+            world.report({f"{number}{device:014}": "UpgradeFailed" for device in range(20)})
+        (handler,) = world.table.handlers
+        world.inbox.subscribe([handler.name], world.now)
+        world.inbox.enroll([handler.subscription()], world.now)
+        await world.worker().drain()
+        assert len(set(seen)) == len(seen) == 100
+        assert sorted(parsed) == [1, 2, 3, 4, 5]
 
     async def test_what_a_handler_changes_in_an_event_is_its_own(self, world):
         """Handlers of one callback do not see what another one did to the members that can be changed."""
@@ -236,6 +251,71 @@ class TestHandingOn:
                 thread.join(20)
                 assert not thread.is_alive()
 
+    async def test_a_handlers_own_limit(self, world):
+        """A handler runs no more calls at once than it says, async or not, while others run more."""
+        running, most = {"one": 0, "two": 0}, {"one": 0, "two": 0}
+
+        def counting(name):
+            async def handler(event):
+                running[name] += 1
+                most[name] = max(most[name], running[name])
+                for _ in range(5):
+                    await asyncio.sleep(0)
+                running[name] -= 1
+
+            handler.__qualname__ = name
+            return handler
+
+        world.table.on(concurrency=2)(counting("one"))
+        world.table.on()(counting("two"))
+        world.append(*[bytes([n]) for n in range(20)])
+        await world.worker(concurrency=8).drain()
+        assert (most["one"], most["two"] > 2) == (2, True)
+        assert world.inbox.ledger().handled == 20
+
+    async def test_a_slow_handler_does_not_hold_up_the_others(self, world):
+        """A handler that takes every slot leaves the others one each: they go on, however many it has waiting."""
+        held, seen, stop = asyncio.Event(), [], asyncio.Event()
+
+        @world.table.on()
+        async def slow(event):
+            await held.wait()
+
+        @world.table.on()
+        async def quick(event):
+            seen.append(event.id)
+            if len(seen) == 30:
+                stop.set()
+                held.set()
+
+        world.append(*[bytes([n]) for n in range(30)])
+        await asyncio.wait_for(world.worker(concurrency=4).run(stop), 20)
+        assert sorted(seen) == list(range(1, 31))
+
+    async def test_context_variables_stay_with_a_call(self, world):
+        """What a handler binds to its context, the next call does not see."""
+        seen = []
+
+        @world.table.on(concurrency=1)
+        async def asynchronous(event):
+            seen.append(BOUND.get())
+            BOUND.set(event.id)
+
+        @world.table.on(concurrency=1)
+        def plain(event):
+            seen.append(BOUND.get())
+            BOUND.set(event.id)
+
+        world.append(*[bytes([n]) for n in range(10)])
+        await world.worker().drain()
+        assert seen == [None] * 20
+
+    async def test_handlers_of_one_name(self, world):
+        """Two handlers of one name would share their work, and are refused."""
+        world.table.on()(lambda event: None)
+        with pytest.raises(ValueError, match="is there twice"):
+            world.worker(handlers=world.table.handlers * 2)
+
     def test_a_concurrency_of_none(self, world):
         """A worker that may run nothing is refused."""
         with pytest.raises(ValueError, match="at least 1, not 0"):
@@ -288,6 +368,23 @@ class TestFailures:
         assert all("ValueError: no such device" in d.error and "in fails" in d.error for d in letters)
         assert world.states() == {("fails", ""): "dead", ("works", ""): "done"}
         assert (worker.stats.done, worker.stats.failed, worker.stats.dead) == (2, 6, 2)
+
+    async def test_order_is_kept_per_campaign(self, world):
+        """An ordered handler gets a campaign's callbacks in the order of receipt, each after the one before is done."""
+        seen = []
+
+        @world.table.on(ordered=True, backoff_seconds=0)
+        async def handler(event):
+            seen.append((event.campaign_id, event.id))
+            await asyncio.sleep(0)
+            if event.id == 1 and seen.count(("a", 1)) < 3:
+                raise OSError
+
+        for number in range(12):
+            world.report({str(number): "Accepted"}, campaign_id="ab"[number % 2])
+        await world.worker().drain()
+        assert [number for campaign, number in seen if campaign == "a"] == [1, 1, 1, 3, 5, 7, 9, 11]
+        assert [number for campaign, number in seen if campaign == "b"] == [2, 4, 6, 8, 10, 12]
 
     async def test_one_devices_failure_never_reruns_the_others(self, world):
         """Of a callback's devices the one that fails is tried again alone, and is given up alone."""
@@ -537,7 +634,7 @@ class TestRunning:
         world.table.on()(refuse_to_end(seen))
         world.append(b"1")
         watched = Watched(world.inbox)
-        watched.hooks["enroll"] = lambda: seen and started.set()
+        watched.hooks["enroll_leased"] = lambda: seen and started.set()
         running = asyncio.ensure_future(world.worker(watched).run(asyncio.Event()))
         await asyncio.wait_for(started.wait(), 20)
         running.cancel()
@@ -545,7 +642,7 @@ class TestRunning:
             await running
         assert world.inbox.owners() == []
 
-    @pytest.mark.parametrize("step", ["subscribe", "owners", "enroll", "claim", "settle", "release"])
+    @pytest.mark.parametrize("step", ["subscribe", "owners", "enroll_leased", "claim", "settle", "release"])
     async def test_a_store_that_fails_for_a_while(self, world, step, caplog):
         """A store that fails while the worker runs is tried again: nothing is lost, and the log says it once."""
         seen, stop = [], asyncio.Event()

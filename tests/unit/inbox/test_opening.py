@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import subprocess
 import sys
@@ -124,6 +125,17 @@ def test_an_empty_file(tmp_path):
     open_inbox(str(path)).close()
 
 
+def test_a_newer_store_that_this_version_may_use(tmp_path):
+    """A newer Upcall that only added to the schema says so, and this one goes on using the store."""
+    path = tmp_path / "inbox.db"
+    open_inbox(str(path), create=True).close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as newer:
+        newer.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+        newer.execute("INSERT INTO cursors (name, position) VALUES ('least_reader', ?)", (SCHEMA_VERSION,))
+    with open_inbox(str(path)) as inbox:
+        assert inbox.ledger().stored == 0
+
+
 def test_a_store_of_a_newer_version(tmp_path):
     """A store that a newer Upcall wrote is refused with both versions."""
     path = make_store(tmp_path / "inbox.db")
@@ -166,7 +178,7 @@ def test_a_parent_that_may_not_be_read(tmp_path, monkeypatch, method):
 @pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "smb3", "fuse.sshfs"])
 def test_a_network_file_system(tmp_path, monkeypatch, kind):
     """A store on a network file system is refused before anything is written there."""
-    monkeypatch.setattr(sqlite_connection, "_file_system", lambda path: kind)
+    monkeypatch.setattr(sqlite_connection, "file_system", lambda path: kind)
     with pytest.raises(StoreError, match=rf"network file system \({kind}\)"):
         open_inbox(str(tmp_path / "sub" / "inbox.db"), create=True)
     assert list(tmp_path.iterdir()) == []
@@ -180,9 +192,9 @@ def test_the_file_system_is_the_innermost_mount(tmp_path, monkeypatch):
         "3 2 0:3 / /mnt/a\\040b/local rw master:2 shared:3 - xfs /dev/sdb rw",
     ]
     monkeypatch.setattr(Path, "read_text", lambda self, **options: "\n".join(lines))
-    assert sqlite_connection._file_system(Path("/mnt/a b/inbox.db")) == "nfs4"
-    assert sqlite_connection._file_system(Path("/mnt/a b/local/inbox.db")) == "xfs"
-    assert sqlite_connection._file_system(Path("/mnt/a bc/inbox.db")) == "ext4"
+    assert sqlite_connection.file_system(Path("/mnt/a b/inbox.db")) == "nfs4"
+    assert sqlite_connection.file_system(Path("/mnt/a b/local/inbox.db")) == "xfs"
+    assert sqlite_connection.file_system(Path("/mnt/a bc/inbox.db")) == "ext4"
 
 
 def test_a_file_system_without_write_ahead_log(tmp_path, monkeypatch):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from itertools import permutations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upcall.inbox.readmodel import duplicate_guess, fold_campaign, fold_device
+from upcall.inbox.readmodel import duplicate_guess, fold_campaign, fold_device, fold_drift
+from upcall.inbox.values import DriftRecord
 from upcall.thingspace import (
     CallbackEvent,
     CampaignState,
@@ -16,6 +18,7 @@ from upcall.thingspace import (
     DeviceUpdate,
     campaign_rank,
     device_rank,
+    is_final_campaign,
     is_final_device,
     normalize_campaign,
     normalize_device,
@@ -117,8 +120,8 @@ def test_every_order_of_a_devices_story_ends_alike(length):
 
 def test_a_device_without_a_word_says_nothing():
     """A message that lists a device without a status does not wipe out what is known."""
-    known, unchanged = fold_all([DeviceUpdate(device_id="d1", status="Accepted"), DeviceUpdate(device_id="d1")])
-    assert unchanged == known
+    known, after = fold_all([DeviceUpdate(device_id="d1", status="Accepted"), DeviceUpdate(device_id="d1")])
+    assert after == msgspec.structs.replace(known, last_at=known.last_at + 1)
 
 
 def test_the_receipt_stands_in_for_a_time_that_cannot_be_read():
@@ -158,3 +161,66 @@ def test_guesses_at_duplicates(at, gap, window):
     """What nobody said before is first; the same within the window is a redelivery, beyond it a repeat."""
     assert duplicate_guess(at, None, window) == "first"
     assert duplicate_guess(at, at - gap, window) == ("redelivery" if abs(gap) <= window else "repeat")
+
+
+def story(updates):
+    """Fold words about one device, each with the receipt that it came with."""
+    known = None
+    for at, update in updates:
+        known = fold_device(known, update, at)
+    return known
+
+
+@given(data=st.data())
+def test_no_order_and_no_repetition_changes_how_a_device_ends(data):
+    """Where one final word was said, any order and any repetition of the same callbacks end with it, and alike."""
+    words = data.draw(st.lists(updates([word for word in DEVICE_WORDS if not is_final_device(word)]), max_size=5))
+    final = DeviceUpdate(device_id="d1", status=data.draw(st.sampled_from(FINAL)))
+    came = [(1_800_000_000_000_000 + at, update) for at, update in enumerate([*words, final])]
+    again = data.draw(st.permutations([*came, *data.draw(st.lists(st.sampled_from(came), max_size=5))]))
+    one, other = story(came), story(again)
+    assert other.status == final.status
+    assert (other.contradiction, one.contradiction) == (None, None)
+    assert (other.first_at, other.last_at) == (one.first_at, one.last_at)
+    assert (other.first_status is None) == (one.first_status is None)
+
+
+@given(words=st.lists(st.sampled_from(CAMPAIGN_WORDS), min_size=1, max_size=6), data=st.data())
+def test_no_order_changes_how_a_campaign_ends(words, data):
+    """Where callbacks agree on the final word of a campaign, it ends with that word in whichever order they come."""
+    final = [word for word in words if word and is_final_campaign(word)]
+
+    def ending(said):
+        known = None
+        for word, at in said:
+            known = fold_campaign(known, CallbackEvent(campaign_id="c1", campaign_status=word), at)
+        return known
+
+    came = [(word, at) for at, word in enumerate(words)]
+    one, other = ending(came), ending(data.draw(st.permutations(came)))
+    assert (one.first_at, one.last_at, one.callbacks) == (other.first_at, other.last_at, other.callbacks)
+    if len({normalize_campaign(word) for word in final}) == 1:
+        assert normalize_campaign(one.status) == normalize_campaign(other.status) == normalize_campaign(final[0])
+        assert one.contradiction is other.contradiction is None
+    elif final:
+        assert one.contradiction is not None
+        assert other.contradiction is not None
+
+
+def test_the_first_and_the_last_word_are_those_of_the_receipts():
+    """A callback that is folded late, at its release, is still the first one that came."""
+    said = [
+        (20, DeviceUpdate(device_id="d1", status="UpgradePending")),
+        (30, DeviceUpdate(device_id="d1")),
+        (10, DeviceUpdate(device_id="d1", status="Accepted")),
+    ]
+    known = story(said)
+    assert (known.first_at, known.first_status) == (10, "Accepted")
+    assert (known.last_at, known.last_status) == (30, "UpgradePending")
+    assert known.status == "UpgradePending"
+
+
+def test_drift_counts_callbacks_and_keeps_the_ends():
+    """One way to differ is counted, with the first callback that showed it and the last."""
+    known = fold_drift(fold_drift(None, "$.odd: unknown", 3, 30), "$.odd: unknown", 5, 50)
+    assert known == DriftRecord("$.odd: unknown", 2, 3, 30, 5, 50)

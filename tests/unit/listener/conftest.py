@@ -6,7 +6,8 @@ import httpx2
 import pytest
 
 from upcall.inbox import open_inbox
-from upcall.listener import Gate, ListenerApp, parse_tokens
+from upcall.inbox.spool import Spool
+from upcall.listener import Gate, ListenerApp, Reception, parse_tokens
 
 
 class Disk:
@@ -27,11 +28,11 @@ class Disk:
         self._appender = self._inbox.appender()
         return self
 
-    def stage(self, arrivals, *, wait_seconds=0.0):
+    def stage(self, arrivals, *, wait_seconds=0.0, mark=None):
         if self.stage_error:
             raise self.stage_error
         self.groups.append(len(arrivals))
-        return self._appender.stage(arrivals, wait_seconds=wait_seconds)
+        return self._appender.stage(arrivals, wait_seconds=wait_seconds, mark=mark)
 
     def commit(self):
         assert self.may_commit.wait(20)
@@ -40,6 +41,15 @@ class Disk:
             raise self.commit_error
         self._appender.commit()
         self.commits += 1
+
+    def rollback(self):
+        self._appender.rollback()
+
+    def marked(self, name):
+        return self._appender.marked(name)
+
+    def unmark(self, name):
+        self._appender.unmark(name)
 
     def close(self):
         self._appender.close()
@@ -57,12 +67,18 @@ def disk(inbox):
 
 
 @pytest.fixture
-async def listener(inbox, disk):
-    """Return a listener with a body cap of 1,000 bytes over the disk."""
-    app = ListenerApp(disk, Gate(parse_tokens(["t" * 20])), max_body_bytes=1000)
-    yield app
+async def reception(disk):
+    """Return a reception with a body cap of 1,000 bytes over the disk, and no spool."""
+    opened = Reception(disk.appender, Gate(parse_tokens(["t" * 20])), max_body_bytes=1000)
+    yield opened
     disk.may_commit.set()
-    await app.aclose()
+    await opened.aclose()
+
+
+@pytest.fixture
+def listener(reception):
+    """Return the reception as an ASGI application."""
+    return ListenerApp(reception)
 
 
 @pytest.fixture
@@ -70,3 +86,9 @@ async def client(listener):
     transport = httpx2.ASGITransport(app=listener, client=("192.0.2.7", 1234))
     async with httpx2.AsyncClient(transport=transport, base_url="http://listener") as opened:
         yield opened
+
+
+@pytest.fixture
+def spool(tmp_path):
+    """Return a spool beside the store; its directory is not there yet."""
+    return Spool(tmp_path / "spool")

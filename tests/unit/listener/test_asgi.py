@@ -10,7 +10,7 @@ import pytest
 
 from upcall.errors import StoreError
 from upcall.inbox import open_inbox
-from upcall.listener import Gate, ListenerApp, Token, intake, parse_tokens
+from upcall.listener import Gate, ListenerApp, Reception, Token, intake, parse_tokens
 
 TOKEN = "t" * 20
 PATH = f"/callbacks/{TOKEN}"
@@ -74,22 +74,23 @@ async def test_any_body_is_kept_byte_for_byte(client, disk, inbox, listener, bod
     assert stored(inbox) == [body]
 
 
-async def test_quarantine_is_acknowledged_and_counted(client, disk, inbox, listener):
+async def test_quarantine_is_acknowledged_and_counted(client, disk, inbox, reception):
     """The sender of a body that nobody can read hears the same answer; the store holds why handlers do not see it."""
     disk.may_commit.set()
     assert (await client.post(PATH, content=b"no JSON")).content == b'{"received":true}'
     (record,) = inbox.callbacks()
-    assert (record.trust, record.evidence) == ("quarantined", "the body is not JSON")
-    assert (listener.stats.acknowledged, listener.stats.quarantined) == (1, 1)
+    assert record.trust == "quarantined"
+    assert record.evidence == "the body is not JSON; from an address that is not listed"
+    assert (reception.stats.acknowledged, reception.stats.quarantined) == (1, 1)
 
 
-async def test_copies_are_one_callback(client, disk, inbox, listener):
+async def test_copies_are_one_callback(client, disk, inbox, reception):
     """Parallel copies are all acknowledged and are one callback; one of them counts as new."""
     disk.may_commit.set()
     answers = await asyncio.gather(*(client.post(PATH, content=BODY) for _ in range(50)))
     assert {answer.status_code for answer in answers} == {200}
     assert [record.deliveries for record in inbox.callbacks()] == [50]
-    assert (listener.stats.acknowledged, listener.stats.new) == (50, 1)
+    assert (reception.stats.acknowledged, reception.stats.new) == (50, 1)
 
 
 async def test_requests_that_wait_share_a_commit(client, disk, inbox):
@@ -106,7 +107,7 @@ async def test_requests_that_wait_share_a_commit(client, disk, inbox):
 
 @pytest.mark.parametrize("size", [1001, 5000])
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_a_body_over_the_cap(client, disk, listener, size, chunked):
+async def test_a_body_over_the_cap(client, disk, reception, size, chunked):
     """A body over the cap is refused with 413 however its length is told, and nothing of it is kept."""
 
     async def chunks():
@@ -116,7 +117,7 @@ async def test_a_body_over_the_cap(client, disk, listener, size, chunked):
     answer = await client.post(PATH, content=chunks() if chunked else b"x" * size)
     assert answer.status_code == 413
     assert answer.headers["connection"] == "close"
-    assert (disk.groups, listener.stats.too_large) == ([], 1)
+    assert (disk.groups, reception.stats.too_large) == ([], 1)
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -144,11 +145,11 @@ async def test_a_flood_is_not_read_to_its_end(listener):
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_a_live_url_can_be_looked_at(client, listener, method):
+async def test_a_live_url_can_be_looked_at(client, reception, method):
     """GET and HEAD say that a URL is live, and keep nothing."""
     answer = await client.request(method, PATH)
     assert (answer.status_code, answer.content) == (200, b"")
-    assert listener.stats.acknowledged == 0
+    assert reception.stats.acknowledged == 0
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS"])
@@ -177,11 +178,11 @@ async def test_other_methods(client, method):
         f"/callbacks/{TOKEN}%2F",
     ],
 )
-async def test_every_other_path_is_not_there(client, inbox, listener, method, path):
+async def test_every_other_path_is_not_there(client, inbox, reception, method, path):
     """Without a live token there is nothing to see, whatever the method: 404, counted, nothing stored."""
     answer = await client.request(method, path, content=BODY)
     assert answer.status_code == 404
-    assert (stored(inbox), listener.stats.unknown_token) == ([], 1)
+    assert (stored(inbox), reception.stats.unknown_token) == ([], 1)
 
 
 async def test_a_token_that_a_proxy_encoded(client, disk, inbox):
@@ -199,11 +200,11 @@ async def test_mounted_under_a_prefix(disk, inbox, listener):
         assert (await ask(listener, [whole], root_path=root, path=path))[0]["status"] == 200
 
 
-async def test_a_client_that_leaves_in_the_middle(disk, inbox, listener):
+async def test_a_client_that_leaves_in_the_middle(disk, inbox, listener, reception):
     """Half a body is not a callback: nothing is stored, nothing answered."""
     half = {"type": "http.request", "body": BODY[:10], "more_body": True}
     assert await ask(listener, [half, {"type": "http.disconnect"}]) == []
-    assert (stored(inbox), disk.groups, listener.stats.cut_short) == ([], [], 1)
+    assert (stored(inbox), disk.groups, reception.stats.cut_short) == ([], [], 1)
 
 
 async def test_a_client_that_leaves_before_the_answer(client, disk, inbox):
@@ -229,14 +230,14 @@ async def test_a_client_that_leaves_before_the_answer(client, disk, inbox):
         ("commit_error", OSError(28, "No space left on device")),
     ],
 )
-async def test_a_store_that_fails(client, disk, listener, where, error):
+async def test_a_store_that_fails(client, disk, reception, where, error):
     """A callback that cannot be kept is refused with 503 and a time to come again, and counts as nothing else."""
     disk.may_commit.set()
     setattr(disk, where, error)
     answers = await asyncio.gather(*(client.post(PATH, content=b"%d" % number) for number in range(5)))
     assert {(answer.status_code, answer.headers["retry-after"]) for answer in answers} == {(503, "1")}
     assert disk.commits == 0
-    assert (listener.stats.not_stored, listener.stats.acknowledged, listener.stats.new) == (5, 0, 0)
+    assert (reception.stats.not_stored, reception.stats.acknowledged, reception.stats.new) == (5, 0, 0)
 
 
 async def test_a_store_that_fails_and_recovers(client, disk, inbox):
@@ -261,7 +262,7 @@ async def test_another_writer_is_waited_for(client, disk, inbox, other_writer):
     """A callback that comes while another process writes is kept as soon as that process is done."""
     disk.may_commit.set()
     request = asyncio.ensure_future(client.post(PATH, content=BODY))
-    await until(lambda: len(disk.groups) == 2)  # tried at once, then in the thread that waits
+    await until(lambda: disk.groups)
     # The loop is free meanwhile.
     assert (await client.get(PATH)).status_code == 200
     other_writer.execute("COMMIT")
@@ -272,23 +273,23 @@ async def test_another_writer_is_waited_for(client, disk, inbox, other_writer):
 async def test_another_writer_is_not_waited_for_without_end(client, disk, inbox, other_writer, monkeypatch):
     """Once the sender would send again anyway it hears 503, and is welcome when the other process is done."""
     disk.may_commit.set()
-    monkeypatch.setattr(intake, "STORE_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(intake, "LONE_WAIT_SECONDS", 0.05)
     assert (await client.post(PATH, content=BODY)).status_code == 503
     other_writer.execute("COMMIT")
     assert (await client.post(PATH, content=BODY)).status_code == 200
     assert stored(inbox) == [BODY]
 
 
-async def test_idle_only_after_a_quiet_moment(client, disk, listener):
+async def test_idle_only_after_a_quiet_moment(client, disk, reception):
     """The time between two requests of a stream is not spare time: other work waits for a real pause."""
-    assert listener.is_idle
+    assert reception.is_idle
     request = asyncio.ensure_future(client.post(PATH, content=BODY))
     await until(lambda: disk.groups)
-    assert not listener.is_idle
+    assert not reception.is_idle
     disk.may_commit.set()
     await request
-    assert not listener.is_idle
-    await until(lambda: listener.is_idle)
+    assert not reception.is_idle
+    await until(lambda: reception.is_idle)
 
 
 async def test_lifespan(tmp_path):
@@ -307,7 +308,7 @@ async def test_lifespan(tmp_path):
         sent.append(message["type"])
 
     with open_inbox(str(tmp_path / "inbox.db"), create=True) as inbox:
-        app = ListenerApp(inbox, Gate(parse_tokens([TOKEN])))
+        app = ListenerApp(Reception(inbox.appender, Gate(parse_tokens([TOKEN]))))
         living = asyncio.ensure_future(app({"type": "lifespan"}, receive, send))
         await until(lambda: sent == ["lifespan.startup.complete"])
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://x") as client:

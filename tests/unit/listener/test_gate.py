@@ -78,7 +78,9 @@ def test_a_token_is_not_shown():
 )
 def test_nothing_that_is_absent_or_new_is_distrusted(body):
     """A missing account, an unknown kind and JSON of another shape are accepted: the schema is not public."""
-    assert Gate([OWNED]).judge(OWNED, body) == gate.Verdict(Trust.ACCEPTED)
+    names_ours = OURS.encode() in body
+    evidence = "names the token's account" if names_ours else "names no account"
+    assert Gate([OWNED]).judge(OWNED, body) == gate.Verdict(Trust.ACCEPTED, evidence)
 
 
 def test_another_account_than_the_tokens_is_quarantined():
@@ -89,8 +91,9 @@ def test_another_account_than_the_tokens_is_quarantined():
 
 
 def test_a_token_of_all_accounts_contradicts_none():
-    """A token that belongs to no account in particular accepts every account."""
-    assert Gate([OPEN]).judge(OPEN, b'{"accountName": "0000999999-00001"}').trust is Trust.ACCEPTED
+    """A token that belongs to no account in particular accepts every account, and says that it asked nothing."""
+    verdict = Gate([OPEN]).judge(OPEN, b'{"accountName": "0000999999-00001"}')
+    assert verdict == gate.Verdict(Trust.ACCEPTED, "the token is for every account")
 
 
 def test_a_token_of_several_accounts_accepts_each():

@@ -1,24 +1,97 @@
-"""The intake at its end."""
+"""The intake: one commit for many, the spool where the store fails, and its end."""
 
 import asyncio
 
-import pytest
-
 from upcall.errors import StoreError
-from upcall.inbox import Arrival, open_inbox
+from upcall.inbox import Arrival
 from upcall.listener import Intake
 
+FULL = StoreError("the disk is full.")
 
-async def test_what_comes_while_it_closes_is_refused_and_what_waited_is_kept(tmp_path):
+
+def arrival(text):
+    return Arrival(body=text.encode(), received_at=1)
+
+
+def stored(inbox):
+    return [record.body.decode() for record in inbox.callbacks()]
+
+
+async def kept(intake, text):
+    """Hand an arrival in and return what became of it."""
+    outcome = asyncio.get_running_loop().create_future()
+    intake.take(arrival(text), outcome.set_result)
+    return await asyncio.wait_for(outcome, 10)
+
+
+async def test_what_comes_while_it_closes_is_refused_and_what_waited_is_kept(inbox):
     """An arrival during the close is told so at once, instead of waiting for ever; the one before it is on disk."""
-    with open_inbox(str(tmp_path / "inbox.db"), create=True) as inbox:
-        intake = Intake(inbox.appender())
-        waited = intake.take(Arrival(body=b"{}", received_at=1))
-        closing = asyncio.ensure_future(intake.close())
-        await asyncio.sleep(0)
-        with pytest.raises(StoreError, match="closing"):
-            await intake.take(Arrival(body=b"[]", received_at=2))
-        await closing
+    intake = Intake(inbox.appender)
+    waited = asyncio.ensure_future(kept(intake, "{}"))
+    await asyncio.sleep(0)
+    closing = asyncio.ensure_future(intake.close())
+    await asyncio.sleep(0)
+    assert "closing" in str(await kept(intake, "[]"))
+    await closing
+    assert (await waited).is_new
+    assert stored(inbox) == ["{}"]
 
-        assert (await waited).is_new
-        assert [record.body for record in inbox.callbacks()] == [b"{}"]
+
+async def test_each_waiting_one_is_told_of_a_failure(disk):
+    """Without a spool, a commit that fails is told to everybody in its group, and the next group is tried afresh."""
+    disk.may_commit.set()
+    disk.commit_error = FULL
+    intake = Intake(disk.appender)
+    outcomes = await asyncio.gather(*(kept(intake, str(number)) for number in range(5)))
+    assert [str(outcome) for outcome in outcomes] == ["the disk is full."] * 5
+    assert not intake.can_keep
+    disk.commit_error = None
+    assert (await kept(intake, "after")).is_new
+    assert intake.can_keep
+    await intake.close()
+
+
+async def test_the_spool_takes_over_and_gives_back(disk, inbox, spool):
+    """Where the store fails, the spool acknowledges in its place; once it works again, all is there, in order."""
+    disk.may_commit.set()
+    disk.commit_error = FULL
+    intake = Intake(disk.appender, spool=spool)
+    first = await kept(intake, "1")
+    assert (first.spooled, intake.spooling, intake.can_keep, intake.trouble) == (True, True, True, str(FULL))
+    assert (await kept(intake, "2")).spooled
+    disk.commit_error = None
+    async with asyncio.timeout(10):
+        while intake.spooling:  # noqa: ASYNC110 - what it waits for happens in a thread
+            await asyncio.sleep(0.005)
+    assert not (await kept(intake, "3")).spooled
+    assert (stored(inbox), intake.trouble) == (["1", "2", "3"], None)
+    await intake.close()
+
+
+async def test_what_an_earlier_process_spooled_comes_first(inbox, disk, tmp_path, spool):
+    """A new process imports what its predecessor acknowledged before it puts anything new into the store."""
+    spool.append([arrival("old 1"), arrival("old 2")])
+    spool.close()
+    disk.may_commit.set()
+    intake = Intake(disk.appender, spool=type(spool)(spool.directory))
+    assert (await kept(intake, "new")).spooled
+    async with asyncio.timeout(10):
+        while intake.spooling:  # noqa: ASYNC110 - what it waits for happens in a thread
+            await asyncio.sleep(0.005)
+    assert stored(inbox) == ["old 1", "old 2", "new"]
+    await intake.close()
+
+
+async def test_neither_store_nor_spool(disk, spool, tmp_path):
+    """When both fail the answer says so, names both, and the listener says that it can keep nothing."""
+    disk.may_commit.set()
+    disk.commit_error = FULL
+    spool.directory.parent.mkdir(parents=True, exist_ok=True)
+    spool.directory.write_text("in the way")
+    intake = Intake(disk.appender, spool=spool)
+    outcome = await kept(intake, "1")
+    assert isinstance(outcome, StoreError)
+    assert "disk is full" in str(outcome)
+    assert "the spool" in str(outcome)
+    assert not intake.can_keep
+    await intake.close()

@@ -2,34 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Self
 
 from upcall.errors import StoreError
-from upcall.inbox.base import (
-    Arrival,
-    CallbackRecord,
-    CampaignRecord,
-    DeadRecord,
-    Delivery,
-    DeviceRecord,
-    Ledger,
-    Outcome,
-    Receipt,
-    Subscription,
-    TokenRecord,
-    WorkItem,
-    WorkRecord,
-)
+from upcall.inbox.sqlite import checking, copies
 from upcall.inbox.sqlite.append import SqliteAppender
 from upcall.inbox.sqlite.connection import BUSY_SECONDS, connect, store_errors, transaction
+from upcall.inbox.sqlite.counts import Counts
+from upcall.inbox.sqlite.deciding import Decisions
+from upcall.inbox.sqlite.enrolment import Enrolment
+from upcall.inbox.sqlite.finishing import handlers_transaction
+from upcall.inbox.sqlite.forgetting import Forgetting
+from upcall.inbox.sqlite.leases import Leases
 from upcall.inbox.sqlite.projection import Projection
+from upcall.inbox.sqlite.retention import Pruning
+from upcall.inbox.sqlite.selection import storable
 from upcall.inbox.sqlite.views import Views
-from upcall.inbox.sqlite.work import WorkTable
+from upcall.inbox.values import EVERYTHING, TokenRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
+
+    from upcall.inbox.base import Transaction
+    from upcall.inbox.values import (
+        Arrival,
+        CallbackRecord,
+        CampaignRecord,
+        DeadRecord,
+        Delivery,
+        DeviceRecord,
+        DriftRecord,
+        Forgotten,
+        Ledger,
+        Outcome,
+        Pruned,
+        Receipt,
+        Retention,
+        Selection,
+        SubscriberRecord,
+        Subscription,
+        WorkItem,
+        WorkRecord,
+    )
 
 __all__ = ["SqliteInbox"]
 
@@ -40,20 +57,31 @@ class SqliteInbox:
     Args:
         path: The file.
         create: Make it where there is none.
+        accept_old: Open a store of an older schema too, for its tokens; all else waits until it is upgraded.
+        relaxed: Leave it to the next appender's commit, or checkpoint, to bring this connection's commits to the disk.
 
     Raises:
         StoreUnreadableError: There is no store, it is not an inbox, or it cannot be read.
-        StoreVersionError: A newer Upcall wrote it.
+        StoreVersionError: A newer Upcall wrote it, or an older one and it was not upgraded.
         StoreError: It lies on a network file system.
     """
 
-    def __init__(self, path: Path, *, create: bool = False) -> None:
+    def __init__(self, path: Path, *, create: bool = False, accept_old: bool = False, relaxed: bool = False) -> None:
         self.path = path
         self.url: str = f"sqlite:///{path}"
-        self._connection = connect(path, create=create)
-        self._work = WorkTable(self._connection)
+        self._connection = connect(path, create=create, accept_old=accept_old)
+        if relaxed:
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+        self._enrolment = Enrolment(self._connection)
+        self._leases = Leases(self._connection)
+        self._decisions = Decisions(self._connection)
         self._views = Views(self._connection)
+        self._counts = Counts(self._connection)
         self._projection = Projection(self._connection)
+        self._pruning = Pruning(self._connection)
+        self._forgetting = Forgetting(self._connection)
+
+    # receiving
 
     def appender(self) -> SqliteAppender:
         """Return an appender with a connection of its own."""
@@ -71,45 +99,137 @@ class SqliteInbox:
             appender.close()
         return receipts
 
+    def quarantined_bytes(self) -> int:
+        """Return how many bytes of bodies the quarantine holds."""
+        with store_errors(self.path):
+            return self._counts.quarantined_bytes()
+
+    # handing out work
+
     def subscribe(self, names: Sequence[str], now: int) -> None:
         """Make subscribers known: the first ones of a store begin at its start, later ones where those stand."""
         with store_errors(self.path):
-            self._work.subscribe(names, now)
+            self._enrolment.subscribe(names, now)
+
+    def unsubscribe(self, name: str) -> int:
+        """Forget a subscriber and its work that is not done; return how much work that was."""
+        with store_errors(self.path):
+            return self._enrolment.unsubscribe(name)
 
     def enroll(self, subscriptions: Sequence[Subscription], now: int, *, limit: int = 500) -> int:
-        """Turn callbacks that subscribers have not seen into work; return how many callbacks were looked at."""
+        """Turn callbacks that subscribers have not seen, or that were released since, into work."""
         with store_errors(self.path):
-            return self._work.enroll(subscriptions, now, limit=limit)
+            return self._enrolment.enroll(subscriptions, now, limit=limit)
 
-    def claim(self, names: Sequence[str], owner: str, now: int, *, lease_seconds: float, limit: int) -> list[WorkItem]:
-        """Lease work that is due, or whose lease ran out, to an owner."""
+    def enroll_leased(
+        self,
+        subscriptions: Sequence[Subscription],
+        owner: str,
+        now: int,
+        *,
+        lease_seconds: float,
+        room: Mapping[str, int],
+        limit: int = 500,
+    ) -> tuple[int, list[WorkItem]]:
+        """Turn callbacks into work as `enroll` does, and lease at once what there is room for."""
         with store_errors(self.path):
-            return self._work.claim(names, owner, now, lease_seconds=lease_seconds, limit=limit)
+            return self._enrolment.enroll_leased(
+                subscriptions, owner, now, lease_seconds=lease_seconds, room=room, limit=limit
+            )
+
+    def claim(
+        self,
+        names: Sequence[str],
+        owner: str,
+        now: int,
+        *,
+        lease_seconds: float,
+        limit: int,
+        unended_alone: bool = False,
+    ) -> list[WorkItem]:
+        """Lease work that is due, or whose lease ran out, to an owner.
+
+        A clock that was set back by more than a minute moves all that waits with it.
+        """
+        with store_errors(self.path):
+            return self._leases.claim(
+                names, owner, now, lease_seconds=lease_seconds, limit=limit, unended_alone=unended_alone
+            )
 
     def renew(self, work_ids: Sequence[int], owner: str, now: int, *, lease_seconds: float) -> None:
         """Extend leases that the owner still holds."""
         with store_errors(self.path):
-            self._work.renew(work_ids, owner, now, lease_seconds=lease_seconds)
+            self._leases.renew(work_ids, owner, now, lease_seconds=lease_seconds)
 
     def settle(self, outcomes: Sequence[Outcome], owner: str, now: int) -> None:
         """Record how leased work ended; an owner that lost its lease changes nothing."""
         with store_errors(self.path):
-            self._work.settle(outcomes, owner, now)
+            self._leases.settle(outcomes, owner, now)
+
+    @contextlib.contextmanager
+    def finish(self, work_id: int, owner: str, now: int) -> Iterator[Transaction | None]:
+        """Open a transaction that ends a piece of work as done, together with what its body writes.
+
+        Nobody else writes meanwhile: keep it short. What the body raises comes out as it is.
+        """
+        with store_errors(self.path):
+            is_held = self._leases.begin_end(work_id, owner)
+        if not is_held:
+            yield None
+            return
+        try:
+            with handlers_transaction(self._connection) as given:
+                yield given
+            with store_errors(self.path):
+                self._leases.conclude_end(work_id, now)
+        except BaseException:
+            with store_errors(self.path):
+                self._connection.rollback()
+            raise
 
     def release(self, owners: Sequence[str], now: int, *, uncounted: bool = False) -> int:
         """Give back, at once, the work that these owners hold."""
         with store_errors(self.path):
-            return self._work.release(owners, now, uncounted=uncounted)
+            return self._leases.release(owners, now, uncounted=uncounted)
 
     def owners(self) -> list[str]:
         """Return who holds leases."""
         with store_errors(self.path):
-            return self._work.owners()
+            return self._leases.owners()
 
     def next_due(self, names: Sequence[str]) -> int | None:
         """Return when the next piece of work is due, None where there is none."""
         with store_errors(self.path):
-            return self._work.next_due(names)
+            return self._leases.next_due(names)
+
+    # what a person decides
+
+    def replay(self, selection: Selection, now: int, *, reason: str, limit: int = 1000) -> int:
+        """Make work that is done, dead or dropped pending again, oldest first; return how many pieces."""
+        with store_errors(self.path):
+            return self._decisions.replay(selection, now, reason=reason, limit=limit)
+
+    def replayable(self, selection: Selection) -> int:
+        """Return how many pieces of work `replay` would take."""
+        with store_errors(self.path):
+            return self._decisions.replayable(selection)
+
+    def drop_dead(self, selection: Selection, now: int, *, limit: int = 1000) -> int:
+        """Give up dead work for good; return how many pieces. It stays visible as ``dropped``."""
+        with store_errors(self.path):
+            return self._decisions.drop_dead(selection, now, limit=limit)
+
+    def release_quarantined(self, selection: Selection, now: int, *, limit: int = 1000) -> int:
+        """Let handlers see quarantined callbacks, in the order of their release; return how many."""
+        with store_errors(self.path):
+            return self._decisions.release_quarantined(selection, now, limit=limit)
+
+    def drop_quarantined(self, selection: Selection, now: int, *, limit: int = 1000) -> int:
+        """Remove the bodies of quarantined callbacks; return how many. Their facts and digests stay."""
+        with store_errors(self.path):
+            return self._decisions.drop_quarantined(selection, now, limit=limit)
+
+    # looking
 
     def project(self, *, limit: int = 1000) -> int:
         """Bring the read model forward by up to so many callbacks; return how many it took."""
@@ -117,37 +237,31 @@ class SqliteInbox:
             return self._projection.advance(limit)
 
     def callbacks(
-        self,
-        *,
-        limit: int = 0,
-        after: int = 0,
-        account: str | None = None,
-        kind: str | None = None,
-        campaign_id: str | None = None,
+        self, selection: Selection = EVERYTHING, *, limit: int = 0, oldest: bool = False, bodies: bool = True
     ) -> list[CallbackRecord]:
-        """Return the newest callbacks in the order of receipt; a limit of 0 means all."""
+        """Return callbacks in the order of receipt."""
         with store_errors(self.path):
-            return self._views.callbacks(limit=limit, after=after, account=account, kind=kind, campaign_id=campaign_id)
+            return self._views.callbacks(selection, limit=limit, oldest=oldest, bodies=bodies)
 
     def callback(self, callback_id: int) -> CallbackRecord | None:
         """Return one callback."""
         with store_errors(self.path):
-            return self._views.callback(callback_id)
+            return self._views.callback(storable(callback_id))
 
     def deliveries(self, callback_id: int) -> list[Delivery]:
         """Return a callback's deliveries in the order of receipt."""
         with store_errors(self.path):
-            return self._views.deliveries(callback_id)
+            return self._views.deliveries(storable(callback_id))
 
     def work(self, callback_id: int) -> list[WorkRecord]:
         """Return what subscribers did with a callback."""
         with store_errors(self.path):
-            return self._work.of(callback_id)
+            return self._leases.of(storable(callback_id))
 
-    def dead(self, *, limit: int = 0) -> list[DeadRecord]:
+    def dead(self, selection: Selection = EVERYTHING, *, limit: int = 0) -> list[DeadRecord]:
         """Return the newest dead letters, oldest first; a limit of 0 means all."""
         with store_errors(self.path):
-            return self._views.dead(limit=limit)
+            return self._views.dead(selection, limit=limit)
 
     def campaigns(self, *, limit: int = 0) -> list[CampaignRecord]:
         """Return the campaigns last heard of, in the order of their last word; a limit of 0 means all."""
@@ -159,10 +273,22 @@ class SqliteInbox:
         with store_errors(self.path):
             return self._views.campaign(campaign_id)
 
-    def ledger(self) -> Ledger:
-        """Count what the store holds."""
+    def drift(self) -> list[DriftRecord]:
+        """Return how callbacks differed from the known schema, most recent last."""
         with store_errors(self.path):
-            return self._views.ledger()
+            return self._views.drift()
+
+    def ledger(self) -> Ledger:
+        """Count what the store holds; it may read much of it."""
+        with store_errors(self.path):
+            return self._counts.ledger()
+
+    def subscribers(self) -> list[SubscriberRecord]:
+        """Return how far each subscriber is; quick, however many callbacks there are."""
+        with store_errors(self.path):
+            return self._counts.subscribers()
+
+    # tokens
 
     def tokens(self) -> list[TokenRecord]:
         """Return the tokens that were generated for this store."""
@@ -177,6 +303,41 @@ class SqliteInbox:
                 "INSERT INTO tokens (token, accounts, created_at) VALUES (?, ?, ?)",
                 (record.token, "\n".join(record.accounts), now),  # an account may hold a space
             )
+
+    # upkeep
+
+    def prune(self, retention: Retention, now: int, *, limit: int = 500) -> Pruned:
+        """Take one step of retention, small enough that nobody waits for it.
+
+        What stays is counted when a series of steps begins, and not again before its end.
+        """
+        with store_errors(self.path):
+            return self._pruning.step(retention, now, limit=limit)
+
+    def forget(self, device_id: str, now: int, *, after: int = 0, limit: int = 200) -> Forgotten:
+        """Take one step of removing a device's identifier: from bodies, work, errors, campaigns.
+
+        In bodies it is found where it stands as it is or with JSON's escapes, and not within a longer word.
+        """
+        with store_errors(self.path):
+            return self._forgetting.step(device_id, now, after=after, limit=limit)
+
+    def check(self) -> list[str]:
+        """Read the whole store and return what is wrong with it, a line each; nothing where all is well."""
+        with store_errors(self.path):
+            return checking.problems(self._connection)
+
+    def backup(self, target: Path, *, progress: Callable[[int, int], None] = lambda _done, _total: None) -> None:
+        """Write a copy of this moment's store to a file, while others go on writing.
+
+        Args:
+            target: The file, which must not exist; it is there, whole and on disk, or not at all.
+            progress: Called with how many pages of how many are copied.
+
+        Raises:
+            StoreError: The file exists or cannot be written.
+        """
+        copies.backup(self.path, target, progress)
 
     def close(self) -> None:
         """Close the connection."""

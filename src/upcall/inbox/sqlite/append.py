@@ -9,8 +9,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from upcall.errors import StoreError
-from upcall.inbox.base import REDELIVERY_WINDOW_MICROS, Arrival, Receipt
 from upcall.inbox.sqlite.connection import connect, is_busy, store_errors
+from upcall.inbox.values import REDELIVERY_WINDOW_MICROS, Arrival, Receipt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +20,8 @@ __all__ = ["SqliteAppender"]
 
 _ANSWER: Final = 200
 _POLL_SECONDS: Final = 0.002
+_UNMARK_SECONDS: Final = 0.2
+"""How long forgetting a mark waits for another writer: acknowledgements wait behind it, and a mark does no harm."""
 
 _COPY: Final = f"""
     SELECT id FROM main.callbacks
@@ -37,11 +39,15 @@ _LEAVE_OUT_COPIES: Final = f"""
 """
 _INSERT: Final = """
     INSERT INTO callbacks
-        (received_at, bucket, digest, trust, evidence, origin, peer, token_id, account, answer, body)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        (received_at, bucket, digest, trust, evidence, origin, peer, source, listed, token_id, account, answer, body)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _FIND: Final = f"{' UNION ALL '.join(_COPY.format(row=':', step=step) for step in _STEPS)} ORDER BY id LIMIT 1"
-_REDELIVER: Final = "INSERT INTO deliveries (callback_id, received_at, peer, token_id, answer) VALUES (?, ?, ?, ?, ?)"
+_REDELIVER: Final = """
+    INSERT INTO deliveries (callback_id, received_at, peer, source, listed, token_id, answer)
+    VALUES (?, ?, ?, ?, ?, ?, ?)
+"""
+_MARK: Final = "INSERT OR REPLACE INTO marks (name, position) VALUES (?, ?)"
 
 
 class SqliteAppender:
@@ -56,16 +62,24 @@ class SqliteAppender:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection = connect(path, busy_seconds=0)
-        self._cursor = self._connection.cursor()
-        self._cursor.execute(_LEAVE_OUT_COPIES)
-        self._files = self._identities()
+        try:
+            with store_errors(path):
+                self._cursor = self._connection.cursor()
+                self._cursor.execute(_LEAVE_OUT_COPIES)
+            self._files = self._identities()
+        except BaseException:
+            self._connection.close()
+            raise
 
-    def stage(self, arrivals: Sequence[Arrival], *, wait_seconds: float = 0.0) -> list[Receipt] | None:
+    def stage(
+        self, arrivals: Sequence[Arrival], *, wait_seconds: float = 0.0, mark: tuple[str, int] | None = None
+    ) -> list[Receipt] | None:
         """Put arrivals into an open transaction.
 
         Args:
             arrivals: What came, in order.
             wait_seconds: How long to wait while another process is writing.
+            mark: A name and a position that `marked` returns once this transaction is committed.
 
         Returns:
             A receipt for each, good once `commit` returned; None where the other process was still writing.
@@ -78,6 +92,8 @@ class SqliteAppender:
                 return None
             try:
                 self._check_files()
+                if mark is not None:
+                    self._cursor.execute(_MARK, mark)
                 return [self._insert(arrival) for arrival in arrivals]
             except BaseException:
                 self._connection.rollback()
@@ -99,6 +115,20 @@ class SqliteAppender:
     def rollback(self) -> None:
         """Forget what was staged."""
         self._connection.rollback()
+
+    def marked(self, name: str) -> int:
+        """Return the position that was last committed under a name, 0 where none was."""
+        with store_errors(self._path):
+            row = self._cursor.execute("SELECT position FROM marks WHERE name = ?", (name,)).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def unmark(self, name: str) -> None:
+        """Forget a name's position."""
+        with store_errors(self._path):
+            if not self._begin(_UNMARK_SECONDS):
+                raise StoreError(f"store {self._path} is locked by another process.", hint="Try again.")
+            self._cursor.execute("DELETE FROM marks WHERE name = ?", (name,))
+        self.commit()
 
     def close(self) -> None:
         """Close the connection."""
@@ -144,6 +174,8 @@ class SqliteAppender:
                 arrival.evidence,
                 arrival.origin,
                 arrival.peer,
+                arrival.source or None,
+                arrival.listed,
                 arrival.token_id,
                 arrival.account,
                 _ANSWER,
@@ -154,7 +186,10 @@ class SqliteAppender:
             return Receipt(cursor.lastrowid or 0, is_new=True)
         row = {"received_at": at, "bucket": bucket, "digest": digest, "trust": arrival.trust.value}
         (callback_id,) = self._cursor.execute(_FIND, row).fetchone()
-        self._cursor.execute(_REDELIVER, (callback_id, at, arrival.peer, arrival.token_id, _ANSWER))
+        self._cursor.execute(
+            _REDELIVER,
+            (callback_id, at, arrival.peer, arrival.source or None, arrival.listed, arrival.token_id, _ANSWER),
+        )
         return Receipt(callback_id, is_new=False)
 
 

@@ -6,46 +6,63 @@ import contextlib
 import os
 import sqlite3
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from upcall.errors import StoreError, StoreUnreadableError, StoreVersionError
-from upcall.inbox.sqlite.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
+from upcall.inbox.sqlite.schema import APPLICATION_ID, ORIGINAL, SCHEMA_VERSION, SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["connect", "is_busy", "read_batch", "store_errors", "transaction"]
+__all__ = [
+    "BUSY_SECONDS",
+    "begin",
+    "connect",
+    "file_system",
+    "is_busy",
+    "read_batch",
+    "snapshot",
+    "store_errors",
+    "stored_version",
+    "transaction",
+]
 
 BUSY_SECONDS = 10.0
+_POLL_SECONDS = 0.001
 WAL_CHECKPOINT_PAGES = 16_000
 BATCH_BYTES = 2 * 1024 * 1024
 """Bodies that are parsed in one go: a listener waits three seconds for another writer, and then answers 503."""
 
+_creating = threading.Lock()
 _NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "ceph", "glusterfs", "fuse.sshfs", "fuse.glusterfs", "9p"}
 )
 
 
-def connect(path: Path, *, create: bool = False, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
+def connect(
+    path: Path, *, create: bool = False, accept_old: bool = False, busy_seconds: float = BUSY_SECONDS
+) -> sqlite3.Connection:
     """Open a connection whose commits are on disk when they return.
 
     Args:
         path: The store's file.
         create: Make the file and its directory where there is none.
+        accept_old: Open a store of an older schema too.
         busy_seconds: How long a statement waits for another writer.
 
     Raises:
         StoreUnreadableError: There is no store, it is not an inbox, or it cannot be read.
-        StoreVersionError: A newer Upcall wrote it.
+        StoreVersionError: A newer Upcall wrote it, or an older one and it was not upgraded.
         StoreError: It lies on a network file system.
     """
     _prepare_file(path, create=create)
     with store_errors(path):
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
-            _check_or_create(connection, path, create=create)
+            _check_or_create(connection, path, create=create, accept_old=accept_old)
             _configure(connection, path)
             connection.execute(f"PRAGMA busy_timeout = {int(busy_seconds * 1000)}")
         except BaseException:
@@ -61,8 +78,7 @@ def _prepare_file(path: Path, *, create: bool) -> None:
         _refuse_network(path)
         if create:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # The file holds device identifiers and callback tokens: nobody else may read it.
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            _create_file(path)
         elif not path.exists():
             raise StoreUnreadableError(
                 f"there is no store at {path}.",
@@ -73,8 +89,19 @@ def _prepare_file(path: Path, *, create: bool) -> None:
         raise StoreUnreadableError(f"store {str(path)!r} cannot be opened: {reason}.") from error
 
 
+def _create_file(path: Path) -> None:
+    """Make an empty file where there is none; one that is there is not touched.
+
+    To close any descriptor of a file gives up every lock that this process holds on it. A connection beside this one
+    would lose its hold on the store, and the next process to leave would delete the write-ahead log under it.
+    """
+    with _creating, contextlib.suppress(FileExistsError):
+        # The file holds device identifiers and callback tokens: nobody else may read it.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+
+
 def _refuse_network(path: Path) -> None:
-    kind = _file_system(path)
+    kind = file_system(path)
     if kind in _NETWORK_FILE_SYSTEMS:
         raise StoreError(
             f"store {path} lies on a network file system ({kind}), where SQLite's locks and fsync cannot be trusted.",
@@ -82,7 +109,7 @@ def _refuse_network(path: Path) -> None:
         )
 
 
-def _file_system(path: Path) -> str | None:
+def file_system(path: Path) -> str | None:
     """Return the type of file system that holds a path, where the machine says (Linux)."""
     try:
         lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
@@ -124,35 +151,44 @@ def _write_ahead(connection: sqlite3.Connection) -> str:
             time.sleep(0.005)
 
 
-def _check_or_create(connection: sqlite3.Connection, path: Path, *, create: bool) -> None:
+def _check_or_create(connection: sqlite3.Connection, path: Path, *, create: bool, accept_old: bool) -> None:
     # Looked at before anything is set: a file that is not ours stays as it is.
-    connection.execute("BEGIN")  # one snapshot: another process may be creating the store now
-    try:
-        known = _recognise(connection, path)
-    finally:
-        connection.rollback()
+    with snapshot(connection):  # another process may be creating the store now
+        known = _recognise(connection, path, accept_old=accept_old)
     if known:
         return
     if not create:
         raise StoreUnreadableError(f"store {path} is empty.", hint="`upcall listen` makes one.")
     _configure(connection, path)
     with transaction(connection):
-        if not _recognise(connection, path):  # another process may have been quicker
-            for statement in SCHEMA:
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        if not _recognise(connection, path, accept_old=accept_old):  # another process may have been quicker
+            _create(connection)
 
 
-def _recognise(connection: sqlite3.Connection, path: Path) -> bool:
+def _create(connection: sqlite3.Connection) -> None:
+    for statement in ORIGINAL:
+        connection.execute(statement)
+    for addition in SECOND:
+        column = f"ALTER TABLE {addition.table} ADD COLUMN {addition.sql}"
+        connection.execute(column if addition.is_column else addition.sql)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _recognise(connection: sqlite3.Connection, path: Path, *, accept_old: bool) -> bool:
     """Tell an inbox from an empty file, and refuse anything else."""
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    version = stored_version(connection)
     mark = connection.execute("PRAGMA application_id").fetchone()[0]
     if mark == APPLICATION_ID:
-        if version > SCHEMA_VERSION:
+        if version > SCHEMA_VERSION and _least_reader(connection, version) > SCHEMA_VERSION:
             raise StoreVersionError(
                 f"store {path} was written by a newer Upcall (schema {version}; this one knows {SCHEMA_VERSION}).",
                 hint="Run that Upcall, or name another store with --store.",
+            )
+        if version < SCHEMA_VERSION and not accept_old:
+            raise StoreVersionError(
+                f"store {path} has schema {version}; this Upcall reads {SCHEMA_VERSION}.",
+                hint="Run: upcall store upgrade",
             )
         return True
     if mark or version or connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
@@ -160,6 +196,20 @@ def _recognise(connection: sqlite3.Connection, path: Path) -> bool:
             f"store {path} is an SQLite file, but not an Upcall inbox.", hint="Name another with --store."
         )
     return False
+
+
+def _least_reader(connection: sqlite3.Connection, version: int) -> int:
+    """Return the oldest schema whose Upcall can use a newer store: the newer one says so where it only added."""
+    try:
+        row = connection.execute("SELECT position FROM cursors WHERE name = 'least_reader'").fetchone()
+    except sqlite3.OperationalError:  # no such table
+        row = None
+    return int(row[0]) if row else version
+
+
+def stored_version(connection: sqlite3.Connection) -> int:
+    """Return the number of a store's schema."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def is_busy(error: sqlite3.Error) -> bool:
@@ -199,13 +249,49 @@ def read_batch(rows: sqlite3.Cursor) -> list[tuple[Any, ...]]:
     return batch
 
 
+def begin(connection: sqlite3.Connection, *, wait_seconds: float = BUSY_SECONDS) -> None:
+    """Begin a write transaction, looking every millisecond whether the store is free.
+
+    SQLite's own waiting sleeps longer and longer, up to a tenth of a second. A listener under load leaves gaps of a
+    millisecond: who sleeps through them falls behind without bound.
+
+    Raises:
+        sqlite3.OperationalError: Another process was still writing at the end of the wait.
+    """
+    (busy_millis,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    deadline = time.monotonic() + wait_seconds
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if not is_busy(error) or time.monotonic() >= deadline:
+                    raise
+                time.sleep(_POLL_SECONDS)
+            else:
+                return
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {busy_millis}")
+
+
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """Run statements in one write transaction: all of it on disk at the end, or none."""
-    connection.execute("BEGIN IMMEDIATE")
+    begin(connection)
     try:
         yield
     except BaseException:
         connection.rollback()
         raise
     connection.commit()
+
+
+@contextlib.contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """Run queries that all see one moment."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.rollback()

@@ -1,20 +1,44 @@
-"""Folding stored callbacks into the read model, in the order of receipt."""
+"""Folding stored callbacks into the read model: as they came, and those from quarantine at their release."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import takewhile
+from typing import TYPE_CHECKING, Final
 
-from upcall.inbox.base import REDELIVERY_WINDOW_MICROS, DeviceRecord
-from upcall.inbox.readmodel import CampaignView, duplicate_guess, fold_campaign, fold_device
-from upcall.inbox.sqlite.connection import read_batch, transaction
-from upcall.thingspace import parse_callback
+from upcall.inbox.readmodel import CampaignView, duplicate_guess, fold_campaign, fold_device, fold_drift
+from upcall.inbox.sqlite.connection import read_batch, snapshot, transaction
+from upcall.inbox.values import REDELIVERY_WINDOW_MICROS, DeviceRecord, DriftRecord
+from upcall.thingspace import CallbackEvent, parse_callback
 
 if TYPE_CHECKING:
     import sqlite3
-
-    from upcall.thingspace import CallbackEvent
+    from collections.abc import Sequence
 
 __all__ = ["Projection"]
+
+_CAME: Final = """
+    SELECT id, 0, received_at, trust <> 'quarantined' AND released_at IS NULL, digest, account, body
+    FROM callbacks WHERE id > ? ORDER BY id LIMIT ?
+"""
+_RELEASED: Final = """
+    SELECT c.id, r.seq, c.received_at, 1, c.digest, c.account, c.body
+    FROM releases r CROSS JOIN callbacks c ON c.id = r.callback_id
+    WHERE r.seq > ? ORDER BY r.seq LIMIT ?
+"""
+_EVENT: Final = """
+    INSERT OR REPLACE INTO events
+        (callback_id, received_at, account, kind, campaign_id, key, duplicate, duplicate_of, body_gone)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_POSITION: Final = """
+    INSERT INTO cursors (name, position) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET position = ?2
+"""
+_CAMPAIGN_COLUMNS: Final = tuple(CampaignView.__struct_fields__)
+_DEVICE_COLUMNS: Final = tuple(DeviceRecord.__struct_fields__)
+_DRIFT_COLUMNS: Final = tuple(DriftRecord.__struct_fields__)
+
+Row = tuple[int, int, int, int, bytes, "str | None", "bytes | None"]
+"""A callback to fold: number, release or 0, receipt, whether to fold it, digest, the token's account, body."""
 
 
 class Projection:
@@ -27,34 +51,62 @@ class Projection:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
+    def position(self) -> tuple[int, int]:
+        """Return up to which callback the read model goes, and the newest callback."""
+        position, _ = self._positions()
+        (newest,) = self._connection.execute("SELECT coalesce(max(id), 0) FROM callbacks").fetchone()
+        return position, newest
+
     def advance(self, limit: int) -> int:
         """Fold in up to so many callbacks that are not in the read model yet; return how many it took.
 
-        Fewer where their bodies are large: a listener beside us waits for as long as this takes.
+        Fewer where their bodies are large. Where another process was quicker its work stands, and this one's is
+        dropped.
         """
-        if not self._unread(1):
+        with snapshot(self._connection):
+            positions = self._positions()
+            rows = self._unread(positions, limit)
+        if not rows:
             return 0
+        # Parsed before the write transaction begins: a listener beside us waits for writes only.
+        parsed = [(row, _event(row)) for row in rows]
         with transaction(self._connection):
-            rows = self._unread(limit)
-            batch = _Batch(self._connection)
-            for callback_id, received_at, trust, account, body in rows:
-                event = parse_callback(body)
-                batch.note(callback_id, received_at, event)
-                if trust != "quarantined":
-                    batch.fold(received_at, account, event)
-            batch.write()
-            if rows:
-                self._connection.execute("UPDATE cursors SET position = ? WHERE name = 'projection'", (rows[-1][0],))
+            if self._positions() == positions:
+                batch = _Batch(self._connection)
+                for row, event in parsed:
+                    batch.take(row, event)
+                batch.write()
+                self._move(rows)
         return len(rows)
 
-    def _unread(self, limit: int) -> list[tuple[int, int, str, str | None, bytes]]:
-        return read_batch(
-            self._connection.execute(
-                "SELECT id, received_at, trust, account, coalesce(body, x'') FROM callbacks"
-                " WHERE id > (SELECT position FROM cursors WHERE name = 'projection') ORDER BY id LIMIT ?",
-                (limit,),
-            )
+    def _positions(self) -> tuple[int, int]:
+        """Return up to which callback, and up to which release, the read model goes."""
+        found = dict(
+            self._connection.execute("SELECT name, position FROM cursors WHERE name IN ('projection', 'released')")
         )
+        return found.get("projection", 0), found.get("released", 0)
+
+    def _unread(self, positions: tuple[int, int], limit: int) -> list[Row]:
+        came, released = positions
+        rows: list[Row] = read_batch(self._connection.execute(_CAME, (came, limit)))
+        if len(rows) < limit:
+            end = rows[-1][0] if rows else came
+            since = read_batch(self._connection.execute(_RELEASED, (released, limit - len(rows))))
+            rows += takewhile(lambda row: row[0] <= end, since)
+        return rows
+
+    def _move(self, rows: Sequence[Row]) -> None:
+        came = max((row[0] for row in rows if not row[1]), default=0)
+        released = max(row[1] for row in rows)
+        for name, end in (("projection", came), ("released", released)):
+            if end:
+                self._connection.execute(_POSITION, (name, end))
+
+
+def _event(row: Row) -> CallbackEvent:
+    *_, digest, _, body = row
+    # A callback whose body was dropped is told by the digest that outlives it.
+    return parse_callback(body) if body is not None else CallbackEvent(key=digest.hex()[:32])
 
 
 class _Batch:
@@ -64,32 +116,50 @@ class _Batch:
         self._connection = connection
         self._campaigns: dict[tuple[str, str], CampaignView] = {}
         self._devices: dict[tuple[str, str, str], DeviceRecord] = {}
+        self._drift: dict[str, DriftRecord] = {}
+        self._spans: dict[int, tuple[int, int]] = {}
 
-    def note(self, callback_id: int, received_at: int, event: CallbackEvent) -> None:
+    def take(self, row: Row, event: CallbackEvent) -> None:
+        callback_id, release, received_at, is_seen, _, account, body = row
+        if not release:
+            self._note(callback_id, received_at, event, account=event.account or account, body_gone=body is None)
+        if is_seen:
+            self._fold(received_at, event.account or account or "", event)
+
+    def _note(
+        self, callback_id: int, received_at: int, event: CallbackEvent, *, account: str | None, body_gone: bool
+    ) -> None:
         earlier = self._connection.execute(
-            "SELECT callback_id, received_at FROM events WHERE key = ? ORDER BY callback_id DESC LIMIT 1", (event.key,)
+            "SELECT callback_id, received_at FROM events WHERE key = ? AND callback_id < ?"
+            " ORDER BY callback_id DESC LIMIT 1",
+            (event.key, callback_id),
         ).fetchone()
         earlier_id, earlier_at = earlier or (None, None)
+        guess = duplicate_guess(received_at, earlier_at, REDELIVERY_WINDOW_MICROS)
         self._connection.execute(
-            "INSERT OR REPLACE INTO events"
-            " (callback_id, received_at, account, kind, campaign_id, key, duplicate, duplicate_of)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            _EVENT,
             (
                 callback_id,
                 received_at,
-                event.account,
+                account,
                 event.kind,
                 event.campaign_id,
                 event.key,
-                duplicate_guess(received_at, earlier_at, REDELIVERY_WINDOW_MICROS),
+                guess,
                 earlier_id,
+                body_gone,
             ),
         )
+        bucket = received_at // REDELIVERY_WINDOW_MICROS
+        first, _ = self._spans.get(bucket, (callback_id, 0))
+        self._spans[bucket] = (first, callback_id)
+        for text in dict.fromkeys(event.drift):
+            self._drift[text] = fold_drift(self._drift_of(text), text, callback_id, received_at)
 
-    def fold(self, received_at: int, account: str | None, event: CallbackEvent) -> None:
+    def _fold(self, received_at: int, account: str, event: CallbackEvent) -> None:
         if event.campaign_id is None:
             return
-        place = (event.campaign_id, event.account or account or "")
+        place = (event.campaign_id, account)
         self._campaigns[place] = fold_campaign(self._campaign(place), event, received_at)
         for update in event.devices:
             device = (*place, update.device_id)
@@ -99,8 +169,7 @@ class _Batch:
         if place in self._campaigns:
             return self._campaigns[place]
         row = self._connection.execute(
-            "SELECT name, status, first_at, last_at, callbacks FROM campaigns WHERE campaign_id = ? AND account = ?",
-            place,
+            f"SELECT {', '.join(_CAMPAIGN_COLUMNS)} FROM campaigns WHERE campaign_id = ? AND account = ?", place
         ).fetchone()
         return None if row is None else CampaignView(*row)
 
@@ -108,27 +177,41 @@ class _Batch:
         if device in self._devices:
             return self._devices[device]
         row = self._connection.execute(
-            "SELECT device_id, status, reason, updated_at, contradiction FROM devices"
-            " WHERE campaign_id = ? AND account = ? AND device_id = ?",
+            f"SELECT {', '.join(_DEVICE_COLUMNS)} FROM devices WHERE campaign_id = ? AND account = ? AND device_id = ?",
             device,
         ).fetchone()
         return None if row is None else DeviceRecord(*row)
 
+    def _drift_of(self, text: str) -> DriftRecord | None:
+        if text in self._drift:
+            return self._drift[text]
+        row = self._connection.execute(
+            f"SELECT {', '.join(_DRIFT_COLUMNS)} FROM drift WHERE text = ?", (text,)
+        ).fetchone()
+        return None if row is None else DriftRecord(*row)
+
     def write(self) -> None:
-        self._connection.executemany(
-            "INSERT OR REPLACE INTO campaigns (campaign_id, account, name, status, first_at, last_at, callbacks)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [
-                (*place, view.name, view.status, view.first_at, view.last_at, view.callbacks)
-                for place, view in self._campaigns.items()
-            ],
+        self._replace(
+            "campaigns",
+            ("campaign_id", "account", *_CAMPAIGN_COLUMNS),
+            [(*place, *_values(view)) for place, view in self._campaigns.items()],
         )
-        self._connection.executemany(
-            "INSERT OR REPLACE INTO devices"
-            " (campaign_id, account, device_id, status, reason, updated_at, contradiction)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [
-                (*place, device.status, device.reason, device.updated_at, device.contradiction)
-                for place, device in self._devices.items()
-            ],
+        self._replace(
+            "devices",
+            ("campaign_id", "account", *_DEVICE_COLUMNS),
+            [(*place[:2], *_values(device)) for place, device in self._devices.items()],
         )
+        self._replace("drift", _DRIFT_COLUMNS, [_values(record) for record in self._drift.values()])
+        self._connection.executemany(
+            "INSERT INTO spans (bucket, first_id, last_id) VALUES (?1, ?2, ?3) ON CONFLICT (bucket)"
+            " DO UPDATE SET first_id = min(first_id, ?2), last_id = max(last_id, ?3)",
+            [(bucket, *ends) for bucket, ends in self._spans.items()],
+        )
+
+    def _replace(self, table: str, columns: Sequence[str], rows: Sequence[tuple[object, ...]]) -> None:
+        marks = ", ".join("?" * len(columns))
+        self._connection.executemany(f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
+
+
+def _values(record: CampaignView | DeviceRecord | DriftRecord) -> tuple[object, ...]:
+    return tuple(getattr(record, name) for name in record.__struct_fields__)

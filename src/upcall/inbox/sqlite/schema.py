@@ -1,15 +1,44 @@
-"""The tables of an SQLite inbox. A release only adds columns and tables; the version stands in `user_version`."""
+"""The tables of an SQLite inbox; the version stands in `user_version`.
+
+A release only adds columns, tables and indexes, so that the one before it can still use the store: a new store is
+made by the same statements that bring an old one forward.
+"""
 
 from __future__ import annotations
 
-__all__ = ["APPLICATION_ID", "SCHEMA", "SCHEMA_VERSION"]
+from typing import Final
+
+import msgspec
+
+from upcall.inbox.stores import SCHEMA_VERSION
+
+__all__ = ["APPLICATION_ID", "ORIGINAL", "OWN_PREFIX", "OWN_TABLES", "SCHEMA_VERSION", "SECOND", "Addition"]
 
 APPLICATION_ID = 0x5570_6361
 """Marks an SQLite file as an Upcall inbox."""
 
-SCHEMA_VERSION = 1
+OWN_TABLES: Final = frozenset(
+    {
+        "callbacks",
+        "campaigns",
+        "cursors",
+        "deliveries",
+        "devices",
+        "drift",
+        "events",
+        "marks",
+        "releases",
+        "replays",
+        "spans",
+        "subscribers",
+        "tokens",
+        "work",
+    }
+)
+OWN_PREFIX: Final = "upcall_"
+"""Names that a later release may take for tables; a handler's own must not begin so."""
 
-SCHEMA = (
+ORIGINAL: Final = (
     # What came, before it is parsed. The bucket (half hours since 1970) stands before the digest in the index, so that
     # new rows touch the index's recent pages only, however many rows there are.
     """
@@ -41,7 +70,7 @@ SCHEMA = (
     ) STRICT
     """,
     "CREATE INDEX deliveries_of ON deliveries (callback_id)",
-    # What the parser made of a callback. Can be made again from callbacks at any time.
+    # What the parser made of a callback. Can be made again from callbacks that still have their body.
     """
     CREATE TABLE events (
         callback_id INTEGER PRIMARY KEY REFERENCES callbacks (id),
@@ -116,3 +145,99 @@ SCHEMA = (
     "CREATE TABLE cursors (name TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT, WITHOUT ROWID",
     "INSERT INTO cursors (name, position) VALUES ('projection', 0)",
 )
+"""Schema 1."""
+
+
+class Addition(msgspec.Struct, frozen=True):
+    """Hold what one step adds to a schema.
+
+    Args:
+        table: The table that gets columns, or the new table or index.
+        sql: A column's definition, or the whole statement.
+        is_column: Whether it is a column.
+    """
+
+    table: str
+    sql: str
+    is_column: bool = False
+
+    @property
+    def column(self) -> str:
+        """Return the name of the column that is added."""
+        return self.sql.split()[0]
+
+
+def _columns(table: str, *definitions: str) -> tuple[Addition, ...]:
+    return tuple(Addition(table, definition, is_column=True) for definition in definitions)
+
+
+def _table(name: str, columns: str) -> Addition:
+    return Addition(name, f"CREATE TABLE {name} ({columns}) STRICT")
+
+
+def _index(name: str, on: str) -> Addition:
+    return Addition(name, f"CREATE INDEX {name} ON {on}")
+
+
+SECOND: Final = (
+    # No source: the peer itself. Listed: 0, 1, or nobody looked.
+    *_columns(
+        "callbacks",
+        "source TEXT",
+        "listed INTEGER",
+        "released_at INTEGER",
+        "dropped_at INTEGER",
+        "redacted_at INTEGER",
+    ),
+    *_columns("deliveries", "source TEXT", "listed INTEGER"),
+    # Both carry their condition, so that an honest callback costs them nothing.
+    _index("callbacks_quarantined", "callbacks (id, length(body)) WHERE trust = 'quarantined' AND dropped_at IS NULL"),
+    _index("callbacks_dropped", "callbacks (id) WHERE dropped_at IS NOT NULL"),
+    # The account is the message's, else the token's.
+    *_columns("events", "body_gone INTEGER NOT NULL DEFAULT 0"),
+    _index("events_kind", "events (kind, callback_id) WHERE kind IS NOT NULL"),
+    _index("events_account", "events (account, callback_id) WHERE account IS NOT NULL"),
+    _index("events_age", "events (body_gone, received_at)"),
+    # Which callbacks each half hour holds, so that a time becomes a range of numbers.
+    _table("spans", "bucket INTEGER PRIMARY KEY, first_id INTEGER NOT NULL, last_id INTEGER NOT NULL"),
+    *_columns("campaigns", "contradiction TEXT"),
+    _index("campaigns_last", "campaigns (last_at)"),
+    *_columns(
+        "devices",
+        "first_at INTEGER NOT NULL DEFAULT 0",
+        "first_status TEXT",
+        "last_at INTEGER NOT NULL DEFAULT 0",
+        "last_status TEXT",
+    ),
+    _table(
+        "drift",
+        "text TEXT PRIMARY KEY, callbacks INTEGER NOT NULL, first_id INTEGER NOT NULL, first_at INTEGER NOT NULL,"
+        " last_id INTEGER NOT NULL, last_at INTEGER NOT NULL",
+    ),
+    # What was let out of quarantine, in that order; each subscriber and the read model have a position here too.
+    _table(
+        "releases",
+        "seq INTEGER PRIMARY KEY AUTOINCREMENT, callback_id INTEGER NOT NULL REFERENCES callbacks (id),"
+        " released_at INTEGER NOT NULL",
+    ),
+    _index("releases_of", "releases (callback_id)"),
+    *_columns("subscribers", "released INTEGER NOT NULL DEFAULT 0"),
+    *_columns("work", "order_key TEXT", "replays INTEGER NOT NULL DEFAULT 0"),
+    _index("work_ready", "work (subscriber, due_at, id) WHERE state IN ('pending', 'leased') AND order_key IS NULL"),
+    _index(
+        "work_order",
+        "work (subscriber, order_key, id) WHERE state IN ('pending', 'leased') AND order_key IS NOT NULL",
+    ),
+    _index("work_open", "work (subscriber, callback_id) WHERE state IN ('pending', 'leased')"),
+    _index("work_leased", "work (owner, subscriber) WHERE state = 'leased'"),
+    _index("work_given_up", "work (callback_id, subscriber) WHERE state = 'dead'"),
+    _table(
+        "replays",
+        "id INTEGER PRIMARY KEY, work_id INTEGER NOT NULL, replayed_at INTEGER NOT NULL, reason TEXT NOT NULL,"
+        " state TEXT NOT NULL, attempts INTEGER NOT NULL, error TEXT",
+    ),
+    _index("replays_of", "replays (work_id)"),
+    # How far a file of the spool was imported.
+    _table("marks", "name TEXT PRIMARY KEY, position INTEGER NOT NULL"),
+)
+"""What schema 2 adds."""

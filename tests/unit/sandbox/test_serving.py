@@ -1,11 +1,11 @@
-"""The server's own decisions; what it does with sockets stands in the acceptance tests."""
+"""The server's own decisions; what it does with sockets stands in the integration tests."""
 
 import asyncio
 import logging
 
 import pytest
 
-from upcall.listener.server import _tells_more_than_a_cut
+from upcall.sandbox.serving import _tells_more_than_a_cut
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,99 @@
+"""Bringing a store forward: one short transaction a step, each of which may be the last before a crash."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from upcall.inbox.sqlite.connection import connect, store_errors, stored_version, transaction
+from upcall.inbox.sqlite.projection import Projection
+from upcall.inbox.sqlite.schema import SCHEMA_VERSION, SECOND, Addition
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable
+    from pathlib import Path
+
+__all__ = ["upgrade", "version_of"]
+
+PROJECTION_BATCH = 1000
+_READ_MODEL = ("campaigns", "devices", "drift", "spans")
+
+
+def upgrade(path: Path, progress: Callable[[int, int], None], *, catch_up: bool) -> tuple[int, int]:
+    """Bring a store to this Upcall's schema.
+
+    It may be stopped at any point and called again, also by several processes at once. The previous Upcall can use
+    the store before, meanwhile and afterwards.
+
+    Args:
+        path: The store's file.
+        progress: Called with how many parts of how many are done.
+        catch_up: Whether to make the read model again before returning; whoever looks next does it otherwise.
+
+    Returns:
+        The schema's number before and after.
+    """
+    connection = connect(path, accept_old=True)
+    try:
+        with store_errors(path):
+            before = stored_version(connection)
+            total = len(SECOND) + 1
+            for done, addition in enumerate(SECOND):
+                progress(done, total)
+                if before < SCHEMA_VERSION:
+                    with transaction(connection):
+                        _add(connection, addition)
+            if before < SCHEMA_VERSION:
+                with transaction(connection):
+                    _conclude(connection)
+            if catch_up:
+                _catch_up(connection, progress)
+            progress(total, total)
+            return before, SCHEMA_VERSION
+    finally:
+        connection.close()
+
+
+def version_of(path: Path) -> int | None:
+    """Return the number of a store's schema, None where there is no store or an empty file."""
+    if not path.exists() or (path.is_file() and not path.stat().st_size):
+        return None
+    connection = connect(path, accept_old=True)
+    try:
+        with store_errors(path):
+            return stored_version(connection)
+    finally:
+        connection.close()
+
+
+def _add(connection: sqlite3.Connection, addition: Addition) -> None:
+    """Take one step, unless it was taken before."""
+    if addition.is_column:
+        columns = {row[1] for row in connection.execute(f"PRAGMA table_xinfo({addition.table})")}
+        if addition.column not in columns:
+            connection.execute(f"ALTER TABLE {addition.table} ADD COLUMN {addition.sql}")
+        return
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    if addition.table not in names:
+        connection.execute(addition.sql)
+
+
+def _conclude(connection: sqlite3.Connection) -> None:
+    """Say that the store has the new schema.
+
+    The read model begins again from its first callback: what schema 2 keeps beside it (first and last words,
+    contradictions, drift, accounts) is in the bodies, and schema 1 removed none.
+    """
+    if stored_version(connection) >= SCHEMA_VERSION:
+        return
+    for table in _READ_MODEL:
+        connection.execute(f"DELETE FROM {table}")
+    connection.execute("UPDATE cursors SET position = 0 WHERE name = 'projection'")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _catch_up(connection: sqlite3.Connection, progress: Callable[[int, int], None]) -> None:
+    projection = Projection(connection)
+    while projection.advance(PROJECTION_BATCH):
+        done, total = projection.position()
+        progress(len(SECOND) + done, len(SECOND) + 1 + total)

@@ -1,0 +1,62 @@
+"""The answers that a listener gives: constant bytes, made once, that reflect nothing of the request."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Final
+
+import msgspec
+
+__all__ = ["CONTINUE", "Answer", "answer"]
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_JSON: Final = "application/json"
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """Hold an answer as it goes on the wire.
+
+    Args:
+        status: Its status.
+        keep: The bytes where the connection goes on.
+        close: The bytes where it ends.
+        head_keep: As `keep`, to HEAD.
+        head_close: As `close`, to HEAD.
+    """
+
+    status: int
+    keep: bytes
+    close: bytes
+    head_keep: bytes
+    head_close: bytes
+
+    def wire(self, *, head: bool, close: bool) -> bytes:
+        """Return its bytes.
+
+        Args:
+            head: Whether HEAD was asked, which is answered without a body.
+            close: Whether the connection ends with it.
+        """
+        if head:
+            return self.head_close if close else self.head_keep
+        return self.close if close else self.keep
+
+
+def answer(status: int, body: bytes, *headers: str, content_type: str = _JSON) -> Answer:
+    """Make an answer.
+
+    Args:
+        status: The status.
+        body: The body.
+        headers: Further lines, such as ``Allow: GET``.
+        content_type: What the body is.
+    """
+    lines = [
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+        f"Content-Type: {content_type}",
+        f"Content-Length: {len(body)}",
+        *headers,
+    ]
+    keep = "\r\n".join((*lines, "", "")).encode()
+    close = "\r\n".join((*lines, "Connection: close", "", "")).encode()
+    return Answer(status, keep + body, close + body, keep, close)

@@ -1,0 +1,114 @@
+"""What is served: callbacks on the one port, the admin pages on the other."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from upcall.listener.answers import Answer, answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from upcall.listener.admin import Admin
+    from upcall.listener.reception import Reception
+    from upcall.listener.request import Request
+    from upcall.listener.sources import Sources
+
+__all__ = ["AdminService", "CallbackService"]
+
+_ALIVE: Final = answer(200, b"")
+_NOT_FOUND: Final = answer(404, b'{"error":"not found"}')
+_REFUSED: Final = answer(403, b'{"error":"refused"}')
+_BAD_METHOD: Final = answer(405, b'{"error":"method not allowed"}', "Allow: POST, GET, HEAD")
+_KEPT: Final = {
+    200: answer(200, b'{"received":true}'),
+    503: answer(503, b'{"error":"not stored, send again"}', "Retry-After: 1"),
+}
+_FAILED: Final = answer(500, b'{"error":"failed"}')
+
+
+_log = logging.getLogger("upcall.listener")
+
+
+class CallbackService:
+    """Answer on the callback path: size, address, token, durable append, answer.
+
+    Args:
+        reception: Admits and keeps.
+        sources: Tells who sent a callback.
+    """
+
+    def __init__(self, reception: Reception, sources: Sources) -> None:
+        self._reception = reception
+        self._sources = sources
+        self._told_of_proxy = False
+        self.max_body_bytes: int = reception.max_body_bytes
+
+    def begin(self, request: Request) -> Answer | None:
+        """Look at a request's head."""
+        stats = self._reception.stats
+        token = self._reception.admit(request.path)
+        if token is None:
+            stats.unknown_token += 1
+            return _NOT_FOUND
+        if request.method != b"POST":
+            return _ALIVE if request.method in {b"GET", b"HEAD"} else _BAD_METHOD
+        stats.received += 1
+        source = self._sources.of(request.peer, request.forwarded)
+        if request.forwarded is not None and not request.peer.is_proxy:
+            self._tell_of_proxy(request.peer.address)
+        if self._sources.refuses(source):
+            stats.refused_source += 1
+            return _REFUSED
+        request.token = token, source
+        return None
+
+    def _tell_of_proxy(self, address: str) -> None:
+        """Say once that somebody names another source and is not believed: a proxy nobody declared, or a forger."""
+        if not self._told_of_proxy:
+            self._told_of_proxy = True
+            _log.warning(
+                "%s is not believed when it names a source in X-Forwarded-For; if it is your proxy: --trusted-proxy %s",
+                address,
+                address,
+            )
+
+    def finish(self, request: Request, body: bytes, reply: Callable[[Answer], None]) -> None:
+        """Keep a callback, and answer once it is on disk."""
+        token, source = request.token
+        self._reception.take(token, body, request.peer.address, source, lambda status: reply(_KEPT[status]))
+
+
+class AdminService:
+    """Answer on the admin port.
+
+    Args:
+        admin: Makes the pages.
+    """
+
+    def __init__(self, admin: Admin) -> None:
+        self._admin = admin
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.max_body_bytes: int = 0
+
+    def begin(self, request: Request) -> Answer | None:  # noqa: ARG002 - every page is made later
+        """Look at a request's head."""
+        return None
+
+    def finish(self, request: Request, body: bytes, reply: Callable[[Answer], None]) -> None:  # noqa: ARG002 - no page takes one
+        """Make a page, and answer with it."""
+        task = asyncio.ensure_future(self._answer(request, reply))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, request: Request, reply: Callable[[Answer], None]) -> None:
+        made = _FAILED
+        try:
+            status, content_type, page = await self._admin.respond(request.method.decode("ascii"), request.path)
+            allow = ("Allow: GET, HEAD",) if status == HTTPStatus.METHOD_NOT_ALLOWED else ()
+            made = answer(status, page, *allow, content_type=content_type)
+        finally:
+            reply(made)
