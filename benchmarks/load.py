@@ -134,6 +134,8 @@ async def send_for(url: str, *, name: str, connections: int, seconds: float, war
         "requests_per_second": len(ordered) / elapsed,
         "p50_ms": 1000 * ordered[len(ordered) // 2],
         "p99_ms": 1000 * ordered[int(len(ordered) * 0.99)],
+        "p999_ms": 1000 * ordered[int(len(ordered) * 0.999)],
+        "longest_ms": 1000 * ordered[-1],
         "acknowledged": run.statuses.get(200, 0),
         "refused": sum(count for status, count in run.statuses.items() if status != 200),
         "lost_connections": run.lost_connections,

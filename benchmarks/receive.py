@@ -30,16 +30,19 @@ HERE = Path(__file__).parent
 TOKEN = "benchmark-token-benchmark"
 CASES = {
     "upcall": "our listener (SQLite, group commit)",
+    "full": "the same on a store that holds --rows callbacks already",
     "typical": "FastAPI + SQLAlchemy + SQLite (WAL, FULL), a commit a request",
     "tuned": "the same through one database connection",
     "bare": "a bare ASGI app that keeps nothing",
 }
 DEFAULT_CASES = ("upcall", "typical", "bare")
+FULL: list[Path] = []
+"""Where the store lies that is full already."""
 
 
 def command(case: str, store: Path) -> tuple[list[str], dict[str, str]]:
     """Return how to start a case's server: its words and its own variables."""
-    if case == "upcall":
+    if case in {"upcall", "full"}:
         listen = [sys.executable, "-m", "upcall", "listen", "--port", "0"]
         return [*listen, "--store", f"sqlite:///{store}", "--token", TOKEN], {}
     variables = {"BENCHMARK_STORE": str(store), "BENCHMARK_TOKEN": TOKEN}
@@ -76,18 +79,29 @@ def stored(case: str, store: Path) -> int | None:
         return int(connection.execute("SELECT count(*) FROM callbacks").fetchone()[0])
 
 
+@contextlib.contextmanager
+def place_for(case: str, directory: str | None) -> Iterator[Path]:
+    """Give a case a directory of its own; the store that is full already is made once, and kept until the end."""
+    if case == "full":
+        yield FULL[0]
+        return
+    with tempfile.TemporaryDirectory(dir=directory, prefix="upcall-benchmark-") as place:
+        yield Path(place)
+
+
 def measure(case: str, connections: int, *, seconds: float, directory: str | None) -> dict[str, float]:
     """Measure one case at so many connections, on a store of its own."""
-    with tempfile.TemporaryDirectory(dir=directory, prefix="upcall-benchmark-") as place:
-        store = Path(place) / "inbox.db"
+    with place_for(case, directory) as place:
+        store = place / "inbox.db"
+        before = stored(case, store) if store.exists() else 0
         with server(case, store) as url:
             load = [sys.executable, str(HERE / "load.py"), url]
-            load += ["--connections", str(connections), "--seconds", str(seconds)]
+            load += ["--connections", str(connections), "--seconds", str(seconds), "--name", f"run-{time.time_ns()}"]
             output = subprocess.run(load, check=True, capture_output=True, text=True, timeout=seconds + 90).stdout
         result: dict[str, float] = json.loads(output)
         held = stored(case, store)
-        if held is not None and held != result["acknowledged"]:
-            raise SystemExit(f"{case} answered {result['acknowledged']} with 200 and holds {held}")
+        if held is not None and held - (before or 0) != result["acknowledged"]:
+            raise SystemExit(f"{case} answered {result['acknowledged']} with 200 and holds {held - (before or 0)} more")
         if result["refused"] or result["lost_connections"]:
             raise SystemExit(f"{case} refused {result['refused']} and dropped {result['lost_connections']}")
         return result
@@ -112,6 +126,12 @@ def ratios(table: dict[tuple[str, int], dict[str, float]], counts: list[int]) ->
         add(f"durable receive, {at}, of the typical", rate, ("upcall", count), ("typical", count))
         add(f"durable receive, {at}, of the typical through one connection", rate, ("upcall", count), ("tuned", count))
         add(f"durable receive, {at}, of a server that keeps nothing", rate, ("upcall", count), ("bare", count))
+        add(
+            f"cost of a receive, {at}, store full already, of one on an empty store",
+            rate,
+            ("upcall", count),
+            ("full", count),
+        )
         add(f"p99 durable of p99 bare, {at}", slow, ("upcall", count), ("bare", count))
     return found
 
@@ -133,6 +153,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="how often each is repeated; medians are compared [3]")
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64], help="how many at once [1 16 64]")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=DEFAULT_CASES, help="what to measure")
+    parser.add_argument("--rows", type=int, default=5_000_000, help="what the store of --cases full holds [5000000]")
     parser.add_argument("--dir", default="/var/tmp", help="where the stores lie: a real disk, not memory [/var/tmp]")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
@@ -144,6 +165,17 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Measure, and print the figures and their ratios."""
     options = parse()
+    with tempfile.TemporaryDirectory(dir=options.dir, prefix="upcall-benchmark-full-") as place:
+        if "full" in options.cases:
+            from filling import fill
+
+            fill(Path(place) / "inbox.db", options.rows)
+            FULL.append(Path(place))
+        report(options)
+
+
+def report(options: argparse.Namespace) -> None:
+    """Measure each case in turn, and print."""
     results: dict[tuple[str, int], list[dict[str, float]]] = {}
     total = options.rounds * len(options.connections) * len(options.cases)
     for turn in range(options.rounds):
