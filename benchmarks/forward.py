@@ -4,7 +4,8 @@
 
 Both post to one sink on loopback, a process of its own, with 64 in flight. The worker reads, signs, sends and settles a
 store that holds the callbacks; the bare loop has its bodies in memory. A round in which the sink did not receive every
-one ends the run. Rounds are interleaved and the medians compared.
+one ends the run. Rounds are interleaved and the medians compared. Other work on the machine moves rates more than it
+moves the CPU time that a callback takes in the sending process, so that is compared too.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import uvloop
 from drain import appended
@@ -91,8 +92,24 @@ def sink() -> Iterator[str]:
         process.wait(timeout=30)
 
 
-def drain(case: str, store: str, url: str) -> float:
-    """Forward a store's callbacks with a worker; return the seconds that took."""
+class Cost(NamedTuple):
+    """What sending all of a store took."""
+
+    seconds: float
+    cpu_seconds: float
+
+
+@contextlib.contextmanager
+def timed() -> Iterator[list[Cost]]:
+    """Measure what the block takes; it is in the list behind it."""
+    costs: list[Cost] = []
+    began, cpu = time.perf_counter(), time.process_time()
+    yield costs
+    costs.append(Cost(time.perf_counter() - began, time.process_time() - cpu))
+
+
+def drain(case: str, store: str, url: str) -> Cost:
+    """Forward a store's callbacks with a worker; return what that took."""
     from upcall.app import run_on_fast_loop
     from upcall.dispatch import Worker
     from upcall.dispatch.subscribers import subscribers_from_options
@@ -102,13 +119,13 @@ def drain(case: str, store: str, url: str) -> float:
     handlers = subscribers_from_options(**urls, environ={"UPCALL_FORWARD_SECRET": SECRET})
     with open_inbox(store, relaxed=True) as inbox:
         worker = Worker(inbox, handlers)
-        began = time.perf_counter()
-        run_on_fast_loop(worker.drain())
-        return time.perf_counter() - began
+        with timed() as costs:
+            run_on_fast_loop(worker.drain())
+        return costs[0]
 
 
-async def post_bare(store: str, url: str) -> float:
-    """Post what a forward of the store would, without anything around it; return the seconds that took."""
+async def post_bare(store: str, url: str) -> Cost:
+    """Post what a forward of the store would, without anything around it; return what that took."""
     import aiohttp
 
     from upcall.dispatch.subscribers.forward import cloud_event
@@ -129,13 +146,13 @@ async def post_bare(store: str, url: str) -> float:
                 async with session.post(url, data=body, headers=headers) as response:
                     await response.read()
 
-        began = time.perf_counter()
-        await asyncio.gather(*(post() for _ in range(IN_FLIGHT)))
-        return time.perf_counter() - began
+        with timed() as costs:
+            await asyncio.gather(*(post() for _ in range(IN_FLIGHT)))
+        return costs[0]
 
 
-def measure(case: str, count: int, directory: str) -> float:
-    """Fill a store, send all of it to a sink, and return requests a second."""
+def measure(case: str, count: int, directory: str) -> Cost:
+    """Fill a store, send all of it to a sink, and return what a request took."""
     with tempfile.TemporaryDirectory(dir=directory, prefix="upcall-benchmark-") as place, sink() as url:
         store = Path(place) / "inbox.db"
         appended(store, count)
@@ -146,7 +163,7 @@ def measure(case: str, count: int, directory: str) -> float:
         received = asyncio.run(ask(host, int(port)))
         if received != count:
             raise SystemExit(f"{case}: of {count} callbacks the sink received {received}")
-        return count / float(output.stdout)
+        return Cost(*(float(text) / count for text in output.stdout.split()))
 
 
 async def ask(host: str, port: int) -> int:
@@ -159,9 +176,18 @@ async def ask(host: str, port: int) -> int:
     return int(body)
 
 
-def run_child(case: str, store: str, url: str) -> float:
-    """Do one case in this process; return the seconds that took."""
+def run_child(case: str, store: str, url: str) -> Cost:
+    """Do one case in this process; return what that took."""
     return uvloop.run(post_bare(store, url)) if case == "bare" else drain(case, store, url)
+
+
+def ratio(rounds: list[dict[str, Cost]], case: str, field: str) -> dict[str, Any]:
+    """Compare a case with the bare loop: its rate, or the requests for the same CPU time."""
+    what = "the rate" if field == "seconds" else "requests for the CPU time"
+    return {
+        "ratio": f"{what}: {CASES[case]}, of {CASES['bare']}, {IN_FLIGHT} in flight",
+        "value": statistics.median(getattr(one["bare"], field) / getattr(one[case], field) for one in rounds),
+    }
 
 
 def parse() -> argparse.Namespace:
@@ -182,31 +208,31 @@ def main() -> None:
     if options.sink:
         uvloop.run(serve_sink())
     if options.child:
-        print(run_child(*options.child))
+        print(*run_child(*options.child))
         return
-    rounds: list[dict[str, float]] = []
+    rounds: list[dict[str, Cost]] = []
     for turn in range(options.rounds):
         rounds.append({case: measure(case, options.count, options.dir) for case in CASES})
-        rates = ", ".join(f"{case} {rate:,.0f}/s" for case, rate in rounds[-1].items())
+        rates = ", ".join(
+            f"{case} {1 / cost.seconds:,.0f}/s {cost.cpu_seconds * 1e6:.0f} us" for case, cost in rounds[-1].items()
+        )
         print(f"[{turn + 1}/{options.rounds}] {rates}", file=sys.stderr, flush=True)
     figures: list[dict[str, Any]] = [
-        {"case": case, "requests_per_second": statistics.median(one[case] for one in rounds)} for case in CASES
-    ]
-    ratios = [
         {
-            "ratio": f"{CASES[case]}, of {CASES['bare']}, {IN_FLIGHT} in flight",
-            "value": statistics.median(one[case] / one["bare"] for one in rounds),
+            "case": case,
+            "requests_per_second": 1 / statistics.median(one[case].seconds for one in rounds),
+            "cpu_microseconds": statistics.median(one[case].cpu_seconds for one in rounds) * 1e6,
         }
         for case in CASES
-        if case != "bare"
     ]
+    ratios = [ratio(rounds, case, field) for case in CASES if case != "bare" for field in Cost._fields]
     if options.json:
         document = {"machine": machine(), "rounds": options.rounds, "count": options.count}
         print(json.dumps({**document, "at": time.strftime("%Y-%m-%d"), "figures": figures, "ratios": ratios}))
         return
     print(", ".join(f"{name} {value}" for name, value in machine().items()))
     for row in figures:
-        print(f"{row['requests_per_second']:>10,.0f}/s  {CASES[row['case']]}")
+        print(f"{row['requests_per_second']:>10,.0f}/s {row['cpu_microseconds']:>6.0f} us CPU  {CASES[row['case']]}")
     for entry in ratios:
         print(f"{entry['value']:>8.2f}  {entry['ratio']}")
 

@@ -223,7 +223,7 @@ class TestQuarantine:
         before = quarantine.callback(2)
         assert quarantine.release_quarantined(Selection(ids=(2,)), make.now) == 1
         after = quarantine.callback(2)
-        assert after == msgspec.structs.replace(before, trust="accepted", state="stored")
+        assert after == msgspec.structs.replace(before, trust="accepted", state="stored", evidence=after.evidence)
         assert after.evidence == "names another account; released by hand"
         make.enrolled(quarantine)
         make.enrolled(quarantine)

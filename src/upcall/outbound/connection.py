@@ -94,8 +94,6 @@ class Connection(asyncio.Protocol):
         except asyncio.CancelledError:
             if self._waiting is waiting:
                 self.abort()  # the answer to this request must not become the answer to another
-            elif not waiting.cancelled():
-                waiting.exception()  # seen: nobody is there to take it
             raise
 
     def expire(self) -> None:

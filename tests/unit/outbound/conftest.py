@@ -105,11 +105,12 @@ async def serve():
 
 @pytest.fixture
 async def make():
-    """Make a poster; it is closed at the end, and nothing of it is left."""
+    """Make a poster that keeps connections for long; it is closed at the end, and nothing of it is left."""
     made = []
 
     def poster(**options):
         made.append(GuardedPoster(Targets(), **options))
+        made[-1]._pool._keep_alive_seconds = 60
         return made[-1]
 
     yield poster

@@ -100,6 +100,12 @@ class TestCuts:
             assert not reader.is_complete
         assert len(reader.body) <= CAP
 
+    def test_what_comes_before_the_answer(self):
+        """Nothing that a 1xx says is said by the answer."""
+        reader = read([b"HTTP/1.1 103 Hints\r\nRetry-After: 1\r\nContent-Length: 3\r\n\r\nHTTP/1.1 503 No\r\n\r\nbody"])
+        assert reader.end()
+        assert seen(reader) == (True, 503, b"body", False, None)
+
 
 class TestReuse:
     @pytest.mark.parametrize(

@@ -62,6 +62,23 @@ class TestReuse:
             assert [answer.body for answer in answers] == [b"%d" % number for number in range(200)]
         assert (receiver.connections, len(poster._pool)) == (200, 200)
 
+    async def test_the_one_used_last_is_taken_first(self, serve, make):
+        """Connections that are not needed any more are left alone, and so come to their end."""
+
+        async def numbered(receiver, reader, writer):
+            name = b"%d" % receiver.connections
+            while True:
+                await receiver.request(reader)
+                await both.wait()
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n" + name)
+
+        both = asyncio.Barrier(2)
+        receiver, poster = await serve(numbered), make()
+        first = await asyncio.gather(*(poster.post(receiver.url, b"", {}) for _ in range(2)))
+        both = asyncio.Barrier(1)
+        names = {(await poster.post(receiver.url, b"", {})).body for _ in range(5)}
+        assert (len({answer.body for answer in first}), len(names)) == (2, 1)
+
     async def test_receivers_are_apart(self, serve, make):
         """A connection is used for the receiver that it leads to."""
         one, other, poster = await serve(), await serve(), make()
@@ -317,29 +334,21 @@ class TestGivenUp:
             assert (await poster.post(receiver.url, b"last", {})).body == b"ok"
             await until(lambda: receiver.open == len(poster._pool) == 1)
 
-    async def test_cancelled_while_its_answer_comes_in(self, serve, make, caplog):
+    @pytest.mark.parametrize("answer", [OK, b"no answer"])
+    async def test_cancelled_while_its_answer_comes_in(self, serve, make, caplog, answer):
         """An answer, or a failure, that nobody waits for any more is forgotten in silence."""
-        may_answer = asyncio.Event()
-
-        async def waits(receiver, reader, writer):
-            await receiver.request(reader)
-            await may_answer.wait()
-            writer.write(OK if len(receiver.requests) == 1 else b"no answer\r\n\r\n")
-
-        receiver, poster = await serve(waits), make()
-        for number in (1, 2):
-            may_answer.clear()
-            post = asyncio.ensure_future(poster.post(receiver.url, b"x", {}))
-            await until(lambda wanted=number: len(receiver.requests) == wanted)
-            (connection,) = poster._pool._all
-            may_answer.set()
-            await until(lambda one=connection: one._waiting is None)  # returns in the turn in which the answer came
-            post.cancel()
-            with contextlib.suppress(asyncio.CancelledError, DeliveryError):
-                await post
-            del post, connection
+        receiver, poster = await serve(silent), make()
+        post = asyncio.ensure_future(poster.post(receiver.url, b"x", {}))
+        await until(lambda: receiver.requests)
+        (connection,) = poster._pool._all
+        connection.data_received(answer)
+        post.cancel()  # in the same turn of the loop: the post has not woken up
+        with pytest.raises(asyncio.CancelledError):
+            await post
+        del post
         gc.collect()
         assert not caplog.records
+        assert connection.is_usable is (answer == OK)
 
     async def test_closed_with_posts_under_way(self, serve, make):
         """Closing fails what waits for an answer or for a connection, and leaves no connection; a later post works."""
