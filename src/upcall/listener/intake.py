@@ -149,13 +149,13 @@ class Intake:
         else:
             staged = receipts
             self._jobs.put(lambda: self._report(group, store.commit(arrivals, staged)))
+            time.sleep(0)  # lets the thread begin now, and not when the loop next has nothing to do
 
     def _report(self, group: Group, outcome: list[Receipt] | StoreError) -> None:
         self._loop.call_soon_threadsafe(self._finish, group, outcome)
 
     def _finish(self, group: Group, outcome: list[Receipt] | StoreError) -> None:
         self._last_finished = self._loop.time()
-        self._next()  # first, so that the disk works while this group is answered
         if isinstance(outcome, StoreError):
             _log.error("not stored, answered 503: %d callbacks: %s", len(group), outcome)
         for index, (_, done) in enumerate(group):
@@ -163,6 +163,7 @@ class Intake:
                 done(outcome if isinstance(outcome, StoreError) else outcome[index])
             except Exception:  # noqa: BLE001 - the others of the group are still to be answered
                 _log.exception("an answer could not be given: this is a mistake in Upcall")
+        self._next()  # last: the thread cannot begin before the loop lets go of the interpreter
 
     def _next(self, *, group_first: bool = False) -> None:
         """Give the thread its next job: groups and steps of recovery take turns."""

@@ -8,8 +8,7 @@ import pytest
 
 from upcall.errors import StoreError
 from upcall.inbox import Arrival, Selection, Trust, open_inbox
-from upcall.inbox.sqlite import append as append_module
-from upcall.inbox.sqlite import projection
+from upcall.inbox.sqlite import digests, projection
 from upcall.testing import callback
 
 
@@ -86,7 +85,7 @@ def test_what_cannot_be_opened_leaves_no_connection(inbox, monkeypatch):
         return opened[-1]
 
     monkeypatch.setattr(sqlite3, "connect", connect)
-    monkeypatch.setattr(append_module, "_LEAVE_OUT_COPIES", "CREATE nonsense")
+    monkeypatch.setattr(digests, "_LEAVE_OUT_COPIES", "CREATE nonsense")
     with pytest.raises(StoreError, match=r"inbox\.db cannot be used"):
         inbox.appender()
     inbox._connection.execute("PRAGMA user_version = 1")

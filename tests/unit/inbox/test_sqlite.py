@@ -66,8 +66,8 @@ def test_looking_for_work_does_not_read_what_is_done(inbox):
     assert not [step for step in steps if step.startswith("SCAN") and step != "SCAN orders"]
 
 
-def test_looking_for_copies_searches_the_recent_rows_only(inbox):
-    """An append looks its digest up in the index of its half hour, however many callbacks are stored."""
+def test_looking_for_copies_searches_its_half_hours_only(inbox):
+    """An append looks its digest up among those of three half hours, however many callbacks are stored."""
     appender = inbox.appender()
     statements = []
     appender._connection.set_trace_callback(statements.append)
@@ -81,9 +81,11 @@ def test_looking_for_copies_searches_the_recent_rows_only(inbox):
         for row in appender._connection.execute(f"EXPLAIN QUERY PLAN {sql}")
     ]
     appender.close()
-    searches = [detail for detail in details if "callbacks" in detail]
-    assert len(searches) >= 3
-    assert all("callbacks_recent (bucket=? AND digest=?)" in search for search in searches)
+    filed = [detail for detail in details if detail.startswith("SEARCH d ")]
+    assert len(filed) >= 3
+    assert all("(bucket=? AND head=?)" in search for search in filed)
+    scans = {detail for detail in details if detail.startswith("SCAN")}
+    assert not [scan for scan in scans if scan.split()[1] in {"c", "d", "callbacks", "digests"}]
 
 
 class Failing:

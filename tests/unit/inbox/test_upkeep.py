@@ -216,12 +216,12 @@ def test_many_wrong_bodies_are_counted(inbox):
 
 def test_a_damaged_file_is_named(inbox, tmp_path):
     """Pages that are not what SQLite wrote are found and said to be damage."""
-    inbox.append([Arrival(body=b"%d" % n * 500, received_at=NOW) for n in range(200)])
+    inbox.append([Arrival(body=b"%d" % n * 500, received_at=NOW) for n in range(200)] * 2)
     inbox.close()
     path = tmp_path / "inbox.db"
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA writable_schema = ON")
-    (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'callbacks_recent'").fetchone()
+    (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'deliveries_of'").fetchone()
     connection.close()
     content = bytearray(path.read_bytes())
     content[(root - 1) * 4096 + 100 : root * 4096] = b"\x55" * 3996

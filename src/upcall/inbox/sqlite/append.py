@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from upcall.errors import StoreError
 from upcall.inbox.sqlite.connection import connect, is_busy, store_errors
+from upcall.inbox.sqlite.digests import Digests
 from upcall.inbox.values import REDELIVERY_WINDOW_MICROS, Arrival, Receipt
 
 if TYPE_CHECKING:
@@ -23,26 +24,11 @@ _POLL_SECONDS: Final = 0.002
 _UNMARK_SECONDS: Final = 0.2
 """How long forgetting a mark waits for another writer: acknowledgements wait behind it, and a mark does no harm."""
 
-_COPY: Final = f"""
-    SELECT id FROM main.callbacks
-    WHERE bucket = {{row}}bucket {{step}} AND digest = {{row}}digest
-        AND (trust = 'quarantined') = ({{row}}trust = 'quarantined')
-        AND abs(received_at - {{row}}received_at) <= {REDELIVERY_WINDOW_MICROS}
-"""
-_STEPS: Final = ("", "- 1", "+ 1")
-# The window is decided in the statement that inserts: no other writer can come between. A callback in quarantine
-# and one that is not are never copies of each other, so nobody's early copy can take an honest one's place.
-_LEAVE_OUT_COPIES: Final = f"""
-    CREATE TEMP TRIGGER leave_out_copies BEFORE INSERT ON main.callbacks
-    WHEN {" OR ".join(f"EXISTS ({_COPY.format(row='NEW.', step=step)})" for step in _STEPS)}
-    BEGIN SELECT RAISE(IGNORE); END
-"""
 _INSERT: Final = """
     INSERT INTO callbacks
         (received_at, bucket, digest, trust, evidence, origin, peer, source, listed, token_id, account, answer, body)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-_FIND: Final = f"{' UNION ALL '.join(_COPY.format(row=':', step=step) for step in _STEPS)} ORDER BY id LIMIT 1"
 _REDELIVER: Final = """
     INSERT INTO deliveries (callback_id, received_at, peer, source, listed, token_id, answer)
     VALUES (?, ?, ?, ?, ?, ?, ?)
@@ -65,7 +51,7 @@ class SqliteAppender:
         try:
             with store_errors(path):
                 self._cursor = self._connection.cursor()
-                self._cursor.execute(_LEAVE_OUT_COPIES)
+                self._digests = Digests(self._connection)
             self._files = self._identities()
         except BaseException:
             self._connection.close()
@@ -92,11 +78,12 @@ class SqliteAppender:
                 return None
             try:
                 self._check_files()
+                self._digests.catch_up()
                 if mark is not None:
                     self._cursor.execute(_MARK, mark)
                 return [self._insert(arrival) for arrival in arrivals]
             except BaseException:
-                self._connection.rollback()
+                self.rollback()
                 raise
 
     def commit(self) -> None:
@@ -107,13 +94,16 @@ class SqliteAppender:
         """
         with store_errors(self._path):
             try:
+                self._digests.file()
                 self._connection.commit()
             except BaseException:
-                self._connection.rollback()
+                self.rollback()
                 raise
+            self._digests.committed()
 
     def rollback(self) -> None:
         """Forget what was staged."""
+        self._digests.rolled_back()
         self._connection.rollback()
 
     def marked(self, name: str) -> int:
@@ -127,8 +117,12 @@ class SqliteAppender:
         with store_errors(self._path):
             if not self._begin(_UNMARK_SECONDS):
                 raise StoreError(f"store {self._path} is locked by another process.", hint="Try again.")
-            self._cursor.execute("DELETE FROM marks WHERE name = ?", (name,))
-        self.commit()
+            try:
+                self._cursor.execute("DELETE FROM marks WHERE name = ?", (name,))
+                self._connection.commit()
+            except BaseException:
+                self.rollback()
+                raise
 
     def close(self) -> None:
         """Close the connection."""
@@ -161,14 +155,17 @@ class SqliteAppender:
         return [_identity(f"{self._path}{suffix}") for suffix in ("", "-wal")]
 
     def _insert(self, arrival: Arrival) -> Receipt:
-        at = arrival.received_at
-        bucket = at // REDELIVERY_WINDOW_MICROS
         digest = hashlib.sha256(arrival.body).digest()
+        if self._digests.may_know(digest):
+            callback_id = self._digests.find(arrival, digest)
+            if callback_id is not None:
+                return self._redeliver(callback_id, arrival)
+        at = arrival.received_at
         cursor = self._cursor.execute(
             _INSERT,
             (
                 at,
-                bucket,
+                at // REDELIVERY_WINDOW_MICROS,
                 digest,
                 arrival.trust.value,
                 arrival.evidence,
@@ -183,12 +180,25 @@ class SqliteAppender:
             ),
         )
         if cursor.rowcount == 1:
-            return Receipt(cursor.lastrowid or 0, is_new=True)
-        row = {"received_at": at, "bucket": bucket, "digest": digest, "trust": arrival.trust.value}
-        (callback_id,) = self._cursor.execute(_FIND, row).fetchone()
+            number = cursor.lastrowid or 0
+            self._digests.note(digest, number)
+            return Receipt(number, is_new=True)
+        callback_id = self._digests.find(arrival, digest)
+        assert callback_id is not None
+        return self._redeliver(callback_id, arrival)
+
+    def _redeliver(self, callback_id: int, arrival: Arrival) -> Receipt:
         self._cursor.execute(
             _REDELIVER,
-            (callback_id, at, arrival.peer, arrival.source or None, arrival.listed, arrival.token_id, _ANSWER),
+            (
+                callback_id,
+                arrival.received_at,
+                arrival.peer,
+                arrival.source or None,
+                arrival.listed,
+                arrival.token_id,
+                _ANSWER,
+            ),
         )
         return Receipt(callback_id, is_new=False)
 

@@ -37,6 +37,11 @@ _QUERIES: Final = {
     "callback {0} is behind the read model, but not in it": "SELECT id FROM callbacks"
     " WHERE id <= (SELECT position FROM cursors WHERE name = 'projection')"
     " AND id NOT IN (SELECT callback_id FROM events) LIMIT ?",
+    "the digest of callback {0} is filed, and it is not there": "SELECT callback_id FROM digests"
+    " WHERE callback_id NOT IN (SELECT id FROM callbacks) LIMIT ?",
+    "the digest of callback {0} is not filed": "SELECT c.id FROM callbacks c"
+    " WHERE c.id <= (SELECT position FROM cursors WHERE name = 'filed') AND NOT EXISTS (SELECT 1 FROM digests d"
+    " WHERE d.bucket = c.bucket AND d.head = substr(c.digest, 1, 8) AND d.callback_id = c.id) LIMIT ?",
     "subscriber {0} stands at callback {1}, and there are {2}": "SELECT name, cursor, newest FROM subscribers,"
     " (SELECT coalesce(max(seq), 0) AS newest FROM sqlite_sequence WHERE name = 'callbacks')"
     " WHERE cursor > newest LIMIT ?",

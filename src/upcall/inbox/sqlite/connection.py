@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from upcall.errors import StoreError, StoreUnreadableError, StoreVersionError
-from upcall.inbox.sqlite.schema import APPLICATION_ID, ORIGINAL, SCHEMA_VERSION, SECOND
+from upcall.inbox.sqlite.schema import APPLICATION_ID, ORIGINAL, SCHEMA_VERSION, SECOND, SUPERSEDED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -171,6 +171,7 @@ def _create(connection: sqlite3.Connection) -> None:
     for addition in SECOND:
         column = f"ALTER TABLE {addition.table} ADD COLUMN {addition.sql}"
         connection.execute(column if addition.is_column else addition.sql)
+    connection.execute(SUPERSEDED)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 

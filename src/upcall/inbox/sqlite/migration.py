@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from upcall.inbox.sqlite.connection import connect, store_errors, stored_version, transaction
+from upcall.inbox.sqlite.digests import file_digests
 from upcall.inbox.sqlite.projection import Projection
-from upcall.inbox.sqlite.schema import SCHEMA_VERSION, SECOND, Addition
+from upcall.inbox.sqlite.schema import SCHEMA_VERSION, SECOND, SUPERSEDED, Addition
 
 if TYPE_CHECKING:
     import sqlite3
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["upgrade", "version_of"]
 
 PROJECTION_BATCH = 1000
+FILED_AT_ONCE = 20_000
 _READ_MODEL = ("campaigns", "devices", "drift", "spans")
 
 
@@ -44,6 +46,8 @@ def upgrade(path: Path, progress: Callable[[int, int], None], *, catch_up: bool)
                     with transaction(connection):
                         _add(connection, addition)
             if before < SCHEMA_VERSION:
+                while _file_some(connection):
+                    pass
                 with transaction(connection):
                     _conclude(connection)
             if catch_up:
@@ -78,6 +82,19 @@ def _add(connection: sqlite3.Connection, addition: Addition) -> None:
         connection.execute(addition.sql)
 
 
+def _file_some(connection: sqlite3.Connection) -> bool:
+    """File some digests; tell whether there are more. What comes after the last step, its appender files."""
+    with transaction(connection):
+        filed, newest = connection.execute(
+            "SELECT coalesce((SELECT position FROM cursors WHERE name = 'filed'), 0),"
+            " coalesce((SELECT max(id) FROM callbacks), 0)"
+        ).fetchone()
+        upto = min(filed + FILED_AT_ONCE, newest)
+        if upto > filed:
+            file_digests(connection, filed, upto)
+    return bool(upto < newest)
+
+
 def _conclude(connection: sqlite3.Connection) -> None:
     """Say that the store has the new schema.
 
@@ -86,6 +103,7 @@ def _conclude(connection: sqlite3.Connection) -> None:
     """
     if stored_version(connection) >= SCHEMA_VERSION:
         return
+    connection.execute(SUPERSEDED)
     for table in _READ_MODEL:
         connection.execute(f"DELETE FROM {table}")
     connection.execute("UPDATE cursors SET position = 0 WHERE name = 'projection'")

@@ -54,6 +54,12 @@ _KEPT: Final = f"""
 """
 
 
+_FORGET_DIGEST: Final = """
+    DELETE FROM digests
+    WHERE (bucket, head, callback_id) = (SELECT bucket, substr(digest, 1, 8), id FROM callbacks WHERE id = ?)
+"""
+
+
 class _Bounds(msgspec.Struct, frozen=True):
     """Hold until when bodies, and until when whole callbacks and campaigns, are past their time."""
 
@@ -138,6 +144,7 @@ class Pruning:
             "DELETE FROM deliveries WHERE callback_id = ?",
             "DELETE FROM releases WHERE callback_id = ?",
             "DELETE FROM events WHERE callback_id = ?",
+            _FORGET_DIGEST,
             "DELETE FROM callbacks WHERE id = ?",
         ):
             self._connection.executemany(statement, rows)
@@ -183,7 +190,10 @@ class Pruning:
         ).rowcount
 
     def _forget_spans(self, bounds: _Bounds) -> None:
-        empty = "FROM spans WHERE bucket < ? AND NOT EXISTS (SELECT 1 FROM callbacks c WHERE c.bucket = spans.bucket)"
+        empty = (
+            "FROM spans WHERE bucket < ?"
+            " AND NOT EXISTS (SELECT 1 FROM callbacks c WHERE c.id BETWEEN spans.first_id AND spans.last_id)"
+        )
         end = (bounds.records // REDELIVERY_WINDOW_MICROS,)
         if self._connection.execute(f"SELECT 1 {empty} LIMIT 1", end).fetchone():
             with transaction(self._connection):

@@ -1,7 +1,8 @@
 """The tables of an SQLite inbox; the version stands in `user_version`.
 
 A release only adds columns, tables and indexes, so that the one before it can still use the store: a new store is
-made by the same statements that bring an old one forward.
+made by the same statements that bring an old one forward. Schema 2 also takes an index away (`SUPERSEDED`), without
+which the first release would be slow, not wrong.
 """
 
 from __future__ import annotations
@@ -12,7 +13,16 @@ import msgspec
 
 from upcall.inbox.stores import SCHEMA_VERSION
 
-__all__ = ["APPLICATION_ID", "ORIGINAL", "OWN_PREFIX", "OWN_TABLES", "SCHEMA_VERSION", "SECOND", "Addition"]
+__all__ = [
+    "APPLICATION_ID",
+    "ORIGINAL",
+    "OWN_PREFIX",
+    "OWN_TABLES",
+    "SCHEMA_VERSION",
+    "SECOND",
+    "SUPERSEDED",
+    "Addition",
+]
 
 APPLICATION_ID = 0x5570_6361
 """Marks an SQLite file as an Upcall inbox."""
@@ -24,6 +34,7 @@ OWN_TABLES: Final = frozenset(
         "cursors",
         "deliveries",
         "devices",
+        "digests",
         "drift",
         "events",
         "marks",
@@ -179,6 +190,9 @@ def _index(name: str, on: str) -> Addition:
     return Addition(name, f"CREATE INDEX {name} ON {on}")
 
 
+SUPERSEDED: Final = "DROP INDEX IF EXISTS callbacks_recent"
+"""The index of schema 1 in which copies were looked up."""
+
 SECOND: Final = (
     # No source: the peer itself. Listed: 0, 1, or nobody looked.
     *_columns(
@@ -190,6 +204,12 @@ SECOND: Final = (
         "redacted_at INTEGER",
     ),
     *_columns("deliveries", "source TEXT", "listed INTEGER"),
+    # What `callbacks_recent` was: see `upcall.inbox.sqlite.digests`.
+    Addition(
+        "digests",
+        "CREATE TABLE digests (bucket INTEGER NOT NULL, head BLOB NOT NULL, callback_id INTEGER NOT NULL,"
+        " PRIMARY KEY (bucket, head, callback_id)) STRICT, WITHOUT ROWID",
+    ),
     # Both carry their condition, so that an honest callback costs them nothing.
     _index("callbacks_quarantined", "callbacks (id, length(body)) WHERE trust = 'quarantined' AND dropped_at IS NULL"),
     _index("callbacks_dropped", "callbacks (id) WHERE dropped_at IS NOT NULL"),
