@@ -44,7 +44,7 @@ _HEADERS = ("CALLBACK", "HANDLER", "DEVICE", "ATTEMPTS", "GIVEN UP", "ERROR")
 _GIVEN_UP = frozenset({"dead", "dropped"})
 
 
-@app.command("list", epilog="Such as: upcall dead list --handler open_ticket --since 12h")
+@app.command("list", epilog="Such as: upcall dead list --handler handlers.open_ticket --since 12h")
 def list_(
     *,
     store: StoreOption = None,
@@ -96,7 +96,7 @@ def show(callback_id: IdArgument, *, store: StoreOption = None, json: JsonOption
         _print(found)
 
 
-@app.command(epilog="Such as: upcall dead retry 17; upcall dead retry --handler open_ticket --yes")
+@app.command(epilog="Such as: upcall dead retry 17; upcall dead retry --handler handlers.open_ticket --yes")
 def retry(
     ids: IdsArgument = None,
     *,

@@ -328,7 +328,13 @@ def live_tokens(inbox: Inbox, texts: Sequence[str], accounts: Sequence[str]) -> 
     given = list(texts) or _environment_tokens()
     if given:
         return parse_tokens(given, owners)
-    kept = [record for record in inbox.tokens() if set(record.accounts) == set(owners)]
+    records = inbox.tokens()
+    kept = [record for record in records if set(record.accounts) == set(owners)]
+    if len(kept) < len(records):
+        _log.warning(
+            "this store has a generated token for other accounts, which is not accepted now; to go on with it, give the"
+            " same --account options as before, or give the token itself by UPCALL_TOKENS"
+        )
     if not kept:
         kept = [TokenRecord(generate_token(), owners)]
         inbox.add_token(kept[0], time.time_ns() // 1000)

@@ -72,7 +72,7 @@ def backup(
         emit({"backup": str(target), "size_bytes": size})
     else:
         line(f"copied to {target}, {words_of_bytes(size)}.")
-    waiting = sum(segment.records for segment in _segments(url, spool))
+    waiting = sum(segment.records for segment in _segments(url, spool) if not segment.set_aside)
     if waiting:
         log(f"upcall: {waiting} arrivals wait in the spool. They are not in this copy until they are in the store.")
 
@@ -121,7 +121,7 @@ def upgrade(*, store: StoreOption = None, json: JsonOption = False) -> None:
 
 app.command(epilog="Such as: upcall store prune --body-days 30 --record-days 400")(prune)
 app.command(epilog="Such as: upcall store forget 356938035643809")(forget)
-app.command(epilog="Such as: upcall store unsubscribe open_ticket")(unsubscribe)
+app.command(epilog="Such as: upcall store unsubscribe handlers.open_ticket")(unsubscribe)
 
 
 class _bar:  # noqa: N801 - used as a function

@@ -167,7 +167,7 @@ class Intake:
 
     def _next(self, *, group_first: bool = False) -> None:
         """Give the thread its next job: groups and steps of recovery take turns."""
-        if self._store.spooling and not self._recovery_due:
+        if self._store.needs_recovery and not self._recovery_due:
             self._recover_soon(RECOVERY_SECONDS)
         if self._recovery_due and not self._closing and not (group_first and self._waiting):
             self._recovery_due = False
@@ -230,6 +230,11 @@ class _Store:
         # What an earlier process left in the spool comes first.
         self.spooling: bool = spool is not None and bool(spool.segments())
 
+    @property
+    def needs_recovery(self) -> bool:
+        """Tell whether something is to be imported, or neither place took the last callback."""
+        return self.spooling or not self.can_keep
+
     def find_segments(self) -> None:
         """Begin to spool where there is something to import."""
         with contextlib.suppress(StoreError, OSError):
@@ -285,21 +290,30 @@ class _Store:
 
     def recover(self) -> bool:
         """Import some of the spool; tell whether to go on at once. At its end arrivals go to the store again."""
-        assert self._spool is not None
         try:
-            segments = self._spool.segments()
+            segments = self._spool.segments() if self._spool else []
             if segments and not self._import(self._opened(), segments[0]):
                 return False
             # Asked in the same step: under load a group would come in between, and the spool would never be empty.
-            if self._spool.segments():
+            if self._spool and self._spool.segments():
                 return True
             self._opened()
         except Exception as error:  # noqa: BLE001 - see _failure
             self._say(self._lose(error))
+            self._try_spool()
             return False
-        _log.warning("the store takes callbacks again; %d were imported from the spool", self._imported)
+        if self.spooling:
+            _log.warning("the store takes callbacks again; %d were imported from the spool", self._imported)
         self.spooling, self.trouble, self._imported = False, None, 0
+        self.can_keep = True
         return False
+
+    def _try_spool(self) -> None:
+        """Find out whether the spool takes callbacks again, where it took none: else nobody would send any."""
+        if self._spool is not None and not self.can_keep:
+            with contextlib.suppress(StoreError):
+                self._spool.test()
+                self.spooling = self.can_keep = True
 
     def close(self) -> None:
         """Close both."""

@@ -50,7 +50,7 @@ def test_every_command_teaches(group):
 def test_links_within_the_document():
     """Each link to a heading finds it."""
     headings = {
-        re.sub(r"[^a-z0-9 -]", "", line[3:].lower()).replace(" ", "-")
-        for line in re.findall(r"^## .+$", DOCUMENT, re.MULTILINE)
+        re.sub(r"[^a-z0-9 -]", "", line.lstrip("# ").lower()).replace(" ", "-")
+        for line in re.findall(r"^###? .+$", DOCUMENT, re.MULTILINE)
     }
     assert set(re.findall(r"\]\(#([^)]+)\)", DOCUMENT)) <= headings

@@ -67,7 +67,7 @@ def test_every_limit_stands_in_the_table():
     "sentence",
     [
         f"the store has {intake.STORE_WAIT_SECONDS:g} s",
-        f"your own ASGI server, {intake.LONE_WAIT_SECONDS:g} s",
+        f"your own ASGI server ({intake.LONE_WAIT_SECONDS:g} s only",
         f"no more than {intake.MAX_GROUP_BYTES // 2**20} MiB share a commit",
         f"more than {protocol._MOST_KEPT} headers",
         f"within {REDELIVERY_WINDOW_MICROS // 60_000_000} minutes",

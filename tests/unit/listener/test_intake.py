@@ -95,3 +95,19 @@ async def test_neither_store_nor_spool(disk, spool, tmp_path):
     assert "the spool" in str(outcome)
     assert not intake.can_keep
     await intake.close()
+
+
+async def test_what_could_keep_nothing_finds_out_by_itself_that_it_can(disk, spool, monkeypatch):
+    """Where neither took a callback, a balancer sends no more: so it is tried again without one."""
+    disk.may_commit.set()
+    disk.commit_error = FULL
+    intake = Intake(disk.appender, spool=spool)
+    with monkeypatch.context() as broken:
+        broken.setattr(spool, "append", lambda arrivals: (_ for _ in ()).throw(FULL))
+        assert isinstance(await kept(intake, "lost"), StoreError)
+        assert not intake.can_keep
+    disk.commit_error = None
+    async with asyncio.timeout(10):
+        while not intake.can_keep:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.01)
+    await intake.close()
