@@ -1043,7 +1043,8 @@ def test_many_threads_share_at_most_a_hundred_connections(callers, serving, tmp_
         assert server.open <= CALLERS
     assert urls == [URL] * callers * 3
     assert server.most == CALLERS
-    assert next(server.numbers) - 1 == CALLERS
+    made = next(server.numbers) - 1
+    assert CALLERS <= made <= CALLERS * 3 // 2  # a thread that was kept from running finds its connection too old
     assert server.is_left()
 
 
