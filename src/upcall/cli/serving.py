@@ -220,28 +220,30 @@ class _Listener:
 
     async def _upkeep(self, worker: _Worker, *, is_old: bool) -> None:
         """Bring an old store up to date while the spool accepts; then keep the read model near."""
-        if is_old:
-            await self._upgrade()
-            worker.start()
         asked_at = -QUOTA_SECONDS
         trouble = ""
         while True:
             pause = PROJECTION_PAUSE_SECONDS
             try:
+                if is_old:
+                    await self._upgrade()
+                    await asyncio.to_thread(worker.start)
+                    is_old = False
                 if time.monotonic() - asked_at >= QUOTA_SECONDS:
                     asked_at = time.monotonic()
                     self._reception.look_for_spool()
                     held = await asyncio.to_thread(self._inbox.quarantined_bytes)
-                    self._reception.quarantined_bytes = held
+                    if not self._reception.state.spooling:  # what lies in the spool is not in that figure
+                        self._reception.quarantined_bytes = held
                 # In a thread: where another process holds the store's write lock, requests go on being read.
                 if self._reception.is_idle:
                     taken = await asyncio.to_thread(self._inbox.project, limit=PROJECTION_BATCH)
                     pause = 0.0 if taken else pause
                 trouble = ""
-            except StoreError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again: nobody else would
                 if str(error) != trouble:  # once, not with each attempt
                     trouble = str(error)
-                    _log.warning("the read model waits: %s", error)
+                    _log.warning("the %s waits: %s", "upgrade" if is_old else "read model", error)
                 pause *= 10
             await asyncio.sleep(pause)
 
@@ -256,16 +258,18 @@ class _Worker:
     """Run handlers in a thread, if there are any."""
 
     def __init__(self, handlers: Upcall, url: str) -> None:
-        self._thread = WorkerThread(handlers, url) if handlers.handlers else None
-        self._is_started = False
+        self._handlers = handlers
+        self._url = url
+        self._thread: WorkerThread | None = None
 
     def start(self) -> None:
-        if self._thread is not None:
-            self._thread.start()
-            self._is_started = True
+        if self._handlers.handlers:
+            thread = WorkerThread(self._handlers, self._url)
+            thread.start()
+            self._thread = thread
 
     def stop(self) -> None:
-        if self._thread is not None and self._is_started:
+        if self._thread is not None:
             self._thread.stop()
 
 

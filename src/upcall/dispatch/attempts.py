@@ -95,6 +95,7 @@ class Attempts:
                         reach("mid_handler")
                         result = contextvars.copy_context().run(handler.function, *arguments, transaction)
                         _refuse_awaitable(handler, result)
+                        transaction.check()  # a rollback that the handler swallowed is its failure, not the store's
                         reach("before_done")
                     except BaseException as error:
                         raised.append(error)

@@ -42,7 +42,7 @@ def failure(handler: Handler, item: WorkItem, error: BaseException, *, now: int,
         now: The time, UTC microseconds.
         fraction: A random number from 0 to 1, for jitter.
     """
-    asked = error.seconds if isinstance(error, RetryLater) else 0.0
+    asked = getattr(error, "seconds", 0.0) if isinstance(error, RetryLater) else 0.0  # a subclass may not set it
     delay = retry_delay_seconds(handler.schedule, item.attempt, fraction, at_least_seconds=asked)
     text = _text(handler, error)
     if delay is None or isinstance(error, GiveUp):

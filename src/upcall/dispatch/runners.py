@@ -120,7 +120,9 @@ class Runners:
         self._first = (self._first + 1) % max(1, len(self._lanes))
         in_turn = [*self._lanes[self._first :], *self._lanes[: self._first]]
         for lane in starts(in_turn, self._concurrency, self._may_start):
-            self.start(lane, lane.waiting.popleft())
+            job = self._next(lane)
+            if job is not None:  # else a thread of the lane's own was quicker
+                self.start(lane, job)
 
     def _may_start(self, lane: Lane) -> bool:
         return not (self.is_bursting and lane.handler.transactional)
@@ -181,29 +183,33 @@ class Runners:
 
     def _in_thread(self, lane: Lane, job: Job | None) -> None:
         turn = _Turn()
-        while job is not None:
-            outcome = self._attempts.in_thread(lane.handler, job, self._loop)
-            self.ended.append(Ended(job.item.id, outcome))
-            if turn.is_over():
-                break
-            job = self._next(lane)
-        self._tell_loop(self._end_turn, lane)
+        try:
+            while job is not None:
+                outcome = self._attempts.in_thread(lane.handler, job, self._loop)
+                self.ended.append(Ended(job.item.id, outcome))
+                if turn.is_over():
+                    break
+                job = self._next(lane)
+        finally:
+            self._tell_loop(self._end_turn, lane)
 
     def _burst(self, lane: Lane, job: Job | None) -> None:
         turn = _Turn(BURST_COUNT, BURST_SECONDS)
-        while job is not None:
-            try:
-                if self._inbox is None:
-                    self._inbox = open_inbox(self._store)
-                outcome = self._attempts.in_transaction(lane.handler, job, self._inbox, self._owner)
-            except StoreError as error:
-                _log.warning("%s Trying again.", error)
-                lane.waiting.appendleft(job)
-                time.sleep(STORE_PAUSE_SECONDS)
-                break
-            self.ended.append(Ended(job.item.id, outcome, outcome is None or outcome.state == "done"))
-            job = None if turn.is_over() else self._next(lane)
-        self._tell_loop(self._end_burst, lane)
+        try:
+            while job is not None:
+                try:
+                    if self._inbox is None:
+                        self._inbox = open_inbox(self._store)
+                    outcome = self._attempts.in_transaction(lane.handler, job, self._inbox, self._owner)
+                except StoreError as error:
+                    _log.warning("%s Trying again.", error)
+                    lane.waiting.appendleft(job)
+                    time.sleep(STORE_PAUSE_SECONDS)
+                    break
+                self.ended.append(Ended(job.item.id, outcome, outcome is None or outcome.state == "done"))
+                job = None if turn.is_over() else self._next(lane)
+        finally:
+            self._tell_loop(self._end_burst, lane)
 
     def _tell_loop(self, end: Callable[[Lane], None], lane: Lane) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed in the meantime

@@ -58,6 +58,14 @@ class Transaction(Protocol):
         """Run one SQL statement once for each row of parameters, and return its cursor."""
         ...
 
+    def check(self) -> None:
+        """Refuse to go on where one of the statements rolled the transaction back.
+
+        Raises:
+            StoreError: It did, or the transaction is over.
+        """
+        ...
+
 
 class Appender(Protocol):
     """Append arrivals in groups: `stage` is quick, `commit` returns when they are on disk."""

@@ -45,6 +45,8 @@ RECOVERY_SECONDS: Final = 0.25
 IMPORT_RECORDS: Final = 1000
 IMPORT_BYTES: Final = 4 * 1024 * 1024
 """What of the spool is imported in one step: the groups that wait come in between."""
+IMPORT_WAIT_SECONDS: Final = 0.2
+"""How long a step of the import waits for another writer: who never waits finds a busy one always writing."""
 QUIET_SECONDS: Final = 0.1
 
 _log = logging.getLogger("upcall.listener")
@@ -103,8 +105,10 @@ class Intake:
 
     def look_for_spool(self) -> None:
         """Import what another listener, which is gone, left in the spool."""
-        if not self._busy and not self._store.spooling and not self._closing:
-            self._begin(lambda: self._jobs.put(self._look))
+        if not self._store.needs_recovery and not self._closing:
+            self._recovery_due = True
+            if not self._busy:
+                self._begin(self._next)
 
     def take(self, arrival: Arrival, done: Done) -> None:
         """Queue an arrival.
@@ -188,10 +192,6 @@ class Intake:
         if not self._busy and not self._closing:
             self._begin(self._next)
 
-    def _look(self) -> None:
-        self._store.find_segments()
-        self._loop.call_soon_threadsafe(self._stepped, self._store.spooling)
-
     def _step(self) -> None:
         more = self._store.recover()
         self._loop.call_soon_threadsafe(self._stepped, more)
@@ -234,11 +234,6 @@ class _Store:
     def needs_recovery(self) -> bool:
         """Tell whether something is to be imported, or neither place took the last callback."""
         return self.spooling or not self.can_keep
-
-    def find_segments(self) -> None:
-        """Begin to spool where there is something to import."""
-        with contextlib.suppress(StoreError, OSError):
-            self.spooling = self._spool is not None and bool(self._spool.segments())
 
     def open(self) -> None:
         """Open the store before the first arrival needs it; what is wrong with it, the first arrival hears."""
@@ -292,6 +287,7 @@ class _Store:
         """Import some of the spool; tell whether to go on at once. At its end arrivals go to the store again."""
         try:
             segments = self._spool.segments() if self._spool else []
+            self.spooling = self.spooling or bool(segments)
             if segments and not self._import(self._opened(), segments[0]):
                 return False
             # Asked in the same step: under load a group would come in between, and the spool would never be empty.
@@ -332,7 +328,7 @@ class _Store:
         offset = appender.marked(segment.name)
         arrivals, end, is_last = segment.read(offset, max_records=IMPORT_RECORDS, max_bytes=IMPORT_BYTES)
         if arrivals:
-            if appender.stage(arrivals, mark=(segment.name, end)) is None:
+            if appender.stage(arrivals, wait_seconds=IMPORT_WAIT_SECONDS, mark=(segment.name, end)) is None:
                 return False  # another process is writing
             appender.commit()
             self._imported += len(arrivals)

@@ -187,3 +187,46 @@ async def test_a_hidden_coroutine_is_a_failure(world):
     await world.worker().drain()
     assert "returned an awaitable" in world.inbox.dead()[0].error
     assert tickets(world) == []
+
+
+async def test_a_rollback_that_the_handler_swallows_is_its_own_failure(world):
+    """It uses up its attempts like any other failure, and what came after it goes on."""
+    create(world)
+    with contextlib.closing(sqlite3.connect(world.path)) as connection:
+        connection.execute("CREATE UNIQUE INDEX one_ticket ON tickets (callback_id)")
+        connection.execute("INSERT INTO tickets VALUES (1, 'there')")
+        connection.commit()
+
+    @world.table.on(transactional=True, max_attempts=1)
+    def handler(event, transaction):
+        with contextlib.suppress(sqlite3.IntegrityError):
+            transaction.execute("INSERT OR ROLLBACK INTO tickets VALUES (?, '')", (event.id,))
+
+    world.report({"d1": "Accepted"})
+    world.report({"d2": "Accepted"})
+    worker = world.worker()
+    await asyncio.wait_for(worker.drain(), 20)
+    assert (worker.stats.done, worker.stats.dead) == (1, 1)
+    assert "rolled back" in world.inbox.dead()[0].error
+
+
+class HalfMade(RetryLater):
+    def __init__(self):
+        """Forget what its base needs."""
+
+
+@pytest.mark.parametrize("kind", ["thread", "transaction"])
+async def test_an_exception_of_half_a_kind_is_a_failure(world, kind):
+    """A subclass of ours that was not made whole is a failure like any other, and holds nobody up."""
+    create(world)
+
+    def fail(event, *_):
+        if event.id == 1:
+            raise HalfMade
+
+    world.table.on(max_attempts=1, transactional=kind == "transaction")(fail)
+    world.report({"d1": "Accepted"})
+    world.report({"d2": "Accepted"})
+    worker = world.worker()
+    await asyncio.wait_for(worker.drain(), 20)
+    assert (worker.stats.done, worker.stats.dead) == (1, 1)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["SqliteAppender"]
 
 _ANSWER: Final = 200
-_POLL_SECONDS: Final = 0.002
+_POLL_SECONDS: Final = 0.001
 _UNMARK_SECONDS: Final = 0.2
 """How long forgetting a mark waits for another writer: acknowledgements wait behind it, and a mark does no harm."""
 

@@ -41,7 +41,7 @@ class Decisions:
         found = self._first_ended(selection, limit)
         if not found:
             return 0
-        which = f"{in_numbers('w.id', found)} AND {_ENDED}"
+        which = f"{in_numbers('w.id', found)} AND {_ENDED} AND {_CAN_RUN}"
         with transaction(self._connection):
             note_time(self._connection, now)
             self._connection.execute(
