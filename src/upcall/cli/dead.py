@@ -117,7 +117,8 @@ def retry(
     """Give dead work to its handlers again, with all its attempts; what is done stays done."""
     from upcall.cli.reading import reading
 
-    selection = selection_of(
+    selection = _chosen(
+        everything,
         ids,
         account=account,
         kind=kind,
@@ -127,7 +128,6 @@ def retry(
         since=since,
         until=until,
     )
-    chosen(selection, everything=everything, what="dead letters")
     with reading(store) as inbox:
         deed = _deed(inbox, selection, "retry", "retried", _retried(inbox, selection, reason or "upcall dead retry"))
         return carry_out(deed, bulk=not selection.ids, dry_run=dry_run, yes=yes, json=json)
@@ -153,7 +153,8 @@ def drop(
     """Give dead work up for good. It stays visible as dropped, and `upcall events replay` can still bring it back."""
     from upcall.cli.reading import reading
 
-    selection = selection_of(
+    selection = _chosen(
+        everything,
         ids,
         account=account,
         kind=kind,
@@ -163,10 +164,16 @@ def drop(
         since=since,
         until=until,
     )
-    chosen(selection, everything=everything, what="dead letters")
     with reading(store) as inbox:
         deed = _deed(inbox, selection, "drop", "dropped", _dropped(inbox, selection))
         return carry_out(deed, bulk=not selection.ids, dry_run=dry_run, yes=yes, json=json)
+
+
+def _chosen(everything: bool, ids: list[int] | None, **filters: Any) -> Selection:
+    """Return what was chosen; nothing at all is a mistake, unless everything was meant."""
+    selection = selection_of(ids, **filters)
+    chosen(selection, everything=everything, what="dead letters")
+    return selection
 
 
 def _deed(inbox: Inbox, selection: Selection, verb: str, past: str, steps: Iterable[int]) -> Deed:

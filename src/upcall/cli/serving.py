@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from upcall.app import Upcall, WorkerThread, load_app
+from upcall.app import WorkerThread, load_app
 from upcall.cli.logs import configure_logging
 from upcall.errors import SettingsError, StoreError, UpcallError
 from upcall.inbox import SCHEMA_VERSION, TokenRecord, open_inbox, store_version, upgrade_store
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
+    from upcall.app import Upcall
     from upcall.dispatch import Handler
     from upcall.inbox import Inbox
     from upcall.listener.request import Request
@@ -108,8 +109,7 @@ def run_listener(
     sources = _sources(options)
     tls = tls_context(options.tls_certificate, options.tls_key) if options.tls_certificate else None
     # The module before the store and the port: a mistake in it should leave neither behind.
-    app = load_app(options.module) if options.module else Upcall()
-    app.handlers.extend(subscribers)
+    app = load_app(options.module) if options.module else None
     with contextlib.ExitStack() as stack:
         is_old = (store_version(url) or SCHEMA_VERSION) < SCHEMA_VERSION
         inbox = stack.enter_context(open_inbox(url, create=True, accept_old=True))
@@ -119,7 +119,7 @@ def run_listener(
         )
         listener.bind()
         log(f"upcall: keeping callbacks in {inbox.url}")
-        run(listener.serve(app, on_ready, log, is_old=is_old))
+        run(listener.serve(_Worker(app, inbox.url, subscribers), on_ready, log, is_old=is_old))
 
 
 class _Listener:
@@ -154,7 +154,7 @@ class _Listener:
                 raise
 
     async def serve(
-        self, handlers: Upcall, on_ready: Callable[[str], None], log: Callable[[str], None], *, is_old: bool
+        self, worker: _Worker, on_ready: Callable[[str], None], log: Callable[[str], None], *, is_old: bool
     ) -> None:
         """Serve until a signal comes; answer what was accepted, stop the handlers, and say what was done."""
         reception, limits = self._reception, self._options.limits
@@ -167,7 +167,6 @@ class _Listener:
             log=_log_request if self._options.access_log else None,
         )
         reception.count_connections = lambda: len(connections.open) + len(connections.expected)
-        worker = _Worker(handlers, self._inbox.url)
         async with until_stopped(on_hangup=self._reload_certificate if self._tls else None) as stop:
             try:
                 async with contextlib.AsyncExitStack() as stack:
@@ -257,14 +256,15 @@ class _Listener:
 class _Worker:
     """Run handlers in a thread, if there are any."""
 
-    def __init__(self, handlers: Upcall, url: str) -> None:
-        self._handlers = handlers
+    def __init__(self, app: Upcall | None, url: str, subscribers: Sequence[Handler]) -> None:
+        self._app = app
         self._url = url
+        self._subscribers = subscribers
         self._thread: WorkerThread | None = None
 
     def start(self) -> None:
-        if self._handlers.handlers:
-            thread = WorkerThread(self._handlers, self._url)
+        if self._subscribers or (self._app is not None and self._app.handlers):
+            thread = WorkerThread(self._app, self._url, self._subscribers)
             thread.start()
             self._thread = thread
 
