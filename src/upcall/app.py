@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from upcall.dispatch import HandlerTable, Worker
 from upcall.errors import StartError, UpcallError
-from upcall.inbox import Inbox, open_inbox
+from upcall.inbox import open_inbox
 from upcall.inbox.spool import Spool, spool_directory
 from upcall.listener import Gate, ListenerApp, Reception, parse_tokens
+from upcall.listener.upkeep import Upkeep, is_old
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -48,7 +49,8 @@ class Upcall(HandlerTable):
         """Return an ASGI application that receives callbacks and runs the handlers, to mount in yours.
 
         Args:
-            store: The inbox, such as ``sqlite:////var/lib/upcall/inbox.db``; made where there is none.
+            store: The inbox, such as ``sqlite:////var/lib/upcall/inbox.db``; made where there is none, and upgraded
+                where an older Upcall wrote it, while the spool takes what comes.
             tokens: The secret ends of the callback URL, ``TOKEN`` or ``ACCOUNT=TOKEN``.
 
         Raises:
@@ -95,14 +97,17 @@ class WorkerThread:
         self._stopping = threading.Event()
         self._error: BaseException | None = None
         self._begun = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="upcall-work", daemon=True)
 
     def start(self) -> None:
-        """Start working; the store is open when this returns.
+        """Start working, if there are handlers; the store is open when this returns. It may be tried again.
 
         Raises:
             StoreError: The store cannot be used.
         """
+        if not self._handlers:
+            return
+        self._begun.clear()
+        self._thread = threading.Thread(target=self._run, name="upcall-work", daemon=True)
         self._thread.start()
         self._begun.wait()
         if self._error is not None:
@@ -118,6 +123,7 @@ class WorkerThread:
             self._thread.join()
 
     def _run(self) -> None:
+        self._error = None
         while not self._stopping.is_set():
             try:
                 run_on_fast_loop(self._work())
@@ -129,6 +135,7 @@ class WorkerThread:
                 # Such as a handler that stops the loop or cancels every task: the others must not wait for a restart.
                 _log.critical("the handlers stopped; they go on in %g s", AGAIN_SECONDS, exc_info=error)
                 self._stopping.wait(AGAIN_SECONDS)
+        self._begun.set()  # it may have been stopped before it began
 
     async def _work(self) -> None:
         with open_inbox(self._store, create=True, upgrade=True, relaxed=True) as inbox:
@@ -158,7 +165,8 @@ class _MountedListener:
         self._app = app
         self._store = store
         self._gate = gate
-        self._parts: tuple[ListenerApp, WorkerThread, Inbox] | None = None
+        self._listener: ListenerApp | None = None
+        self._ending = contextlib.AsyncExitStack()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -168,25 +176,29 @@ class _MountedListener:
 
     async def aclose(self) -> None:
         """Finish what waits and stop the handlers; for servers that tell a mounted application nothing of their end."""
-        if self._parts is not None:
-            (listener, worker, inbox), self._parts = self._parts, None
-            await listener.aclose()
-            await asyncio.to_thread(worker.stop)
-            inbox.close()
+        self._listener = None
+        await self._ending.pop_all().aclose()
 
     def _begin(self) -> ListenerApp:
-        if self._parts is None:
-            inbox = open_inbox(self._store, create=True, upgrade=True)
+        if self._listener is None:
+            old = is_old(self._store)
+            inbox = open_inbox(self._store, create=True, accept_old=True)
             worker = WorkerThread(self._app, self._store)
             try:
-                worker.start()
+                if not old:
+                    worker.start()
             except BaseException:
                 inbox.close()
                 raise
-            spool = Spool(spool_directory(self._store))
-            reception = Reception(inbox.appender, self._gate, spool=spool)
-            self._parts = ListenerApp(reception), worker, inbox
-        return self._parts[0]
+            reception = Reception(inbox.appender, self._gate, spool=Spool(spool_directory(self._store)))
+            upkeep = Upkeep(inbox, reception, upgrade=old, on_upgraded=worker.start)
+            upkeep.begin()
+            self._listener = ListenerApp(reception)
+            self._ending.callback(inbox.close)  # last, as the others use it
+            self._ending.push_async_callback(asyncio.to_thread, worker.stop)
+            self._ending.push_async_callback(self._listener.aclose)
+            self._ending.push_async_callback(upkeep.aclose)
+        return self._listener
 
     async def _lifespan(self, receive: Any, send: Any) -> None:
         await receive()

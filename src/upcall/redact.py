@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["BLANK", "blank_password", "mask_device", "mask_token", "mask_url_token", "scrub"]
+__all__ = ["BLANK", "blank_password", "blank_told_password", "mask_device", "mask_token", "mask_url_token", "scrub"]
 
 BLANK = "***"
 """What stands where a secret stood."""
@@ -27,6 +27,12 @@ _MEMBER = re.compile(rf"({_STRING})(\s*:\s*)?", re.DOTALL)
 _LOOSE_MEMBER = re.compile(r'("password")(\s*:\s*)', re.IGNORECASE)
 _SCALAR = re.compile(rf"{_STRING}|[^\s,\]}}\"]+", re.DOTALL)
 _NOTHING = {'""', "null", "[]", "{}", ""}
+# Quoted in other text a body is written anew, in Python's or JSON's way, its quotes with one more backslash each time.
+# A string without an end takes the rest of the text with it, a list or an object the rest of its line.
+_TOLD = re.compile(
+    r"""(password\\*["']?\s*[:=]\s*)([bu]?(\\*["']).*?(?:(?<!\\)\3|\Z)|[\[{(][^\n]*|[^\s,;&\]})]+)""",
+    re.DOTALL | re.IGNORECASE,
+)
 _decoder = json.JSONDecoder(strict=False)
 
 
@@ -83,6 +89,17 @@ def blank_password(raw: bytes) -> bytes:
         return _blank_in(raw, "latin-1")
     blanked = _blank_in(raw, encoding)
     return blanked if _is_json(raw) else _blank_in(blanked, "latin-1")
+
+
+def blank_told_password(text: str) -> str:
+    """Blank the passwords in a text that may quote a V1 callback, or parts of it, in Python's or JSON's way.
+
+    Args:
+        text: Somebody else's words, such as a traceback.
+
+    Source: V1 messages echo the registered password in plain text (documented).
+    """
+    return _TOLD.sub(rf'\1"{BLANK}"', text) if "password" in text.lower() else text
 
 
 def _blank_in(raw: bytes, encoding: str) -> bytes:

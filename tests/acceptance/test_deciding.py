@@ -54,7 +54,7 @@ def decided(upcall):
             ]
         )
         inbox.subscribe(NAMES, now)
-        while inbox.enroll(hooks, now):
+        while inbox.enroll(hooks, now)[0]:
             pass
         settle(inbox, now + 1, {(1, "note", ""): "dead", (1, "per_device", DEVICES[1]): "dead"})
     return upcall
@@ -169,7 +169,7 @@ def test_replay_while_a_worker_is_quick(tmp_path):
     with open_inbox(str(tmp_path / "inbox.db"), create=True) as inbox:
         inbox.append([Arrival(body=b"%d" % number, received_at=now) for number in range(500)])
         inbox.subscribe(["note"], now)
-        while inbox.enroll([Subscription("note", lambda event: ("",))], now):
+        while inbox.enroll([Subscription("note", lambda event: ("",))], now)[0]:
             pass
         settle(inbox, now, {})
         replayed = 0
@@ -269,7 +269,7 @@ def test_release(decided):
     assert shown["trust"] == "accepted"
     with open_inbox(decided.store) as inbox:
         now = time.time_ns() // 1000
-        while inbox.enroll([Subscription("note", lambda event: ("",))], now):
+        while inbox.enroll([Subscription("note", lambda event: ("",))], now)[0]:
             pass
         assert [item.callback_id for item in inbox.claim(["note"], "me", now, lease_seconds=30, limit=9)] == [5]
 

@@ -253,7 +253,7 @@ UNSAFE_SPOOL = """
 import sys
 from upcall.inbox import segment
 
-segment._sync = lambda descriptor: None
+segment.sync_file = lambda descriptor: None
 from upcall.cli.main import run
 sys.exit(run())
 """

@@ -59,16 +59,21 @@ class Machine:
         self.directory = upcall.directory
         self.acknowledged = []
         self.luck = random.Random(3)
+        self.failure = scratch / "fail"
         self._shim = shim
         self._scratch = scratch
         self._numbers = itertools.count()
 
-    def listen(self, **options):
+    def listen(self, *words, **options):
+        return self.upcall.listen(*words, wrapper=self.watch(), **options)
+
+    def watch(self):
+        """Begin a log, and return the wrapper that writes it."""
         self.log = self._scratch / f"log-{next(self._numbers)}"
         self.disk = disk.Disk(self.directory)
         self.traffic = disk.Traffic(MARKER)
-        watch = [f"LD_PRELOAD={self._shim}", f"POWER_DIR={self.directory}", f"POWER_LOG={self.log}"]
-        return self.upcall.listen(wrapper=["env", *watch], **options)
+        settings = {"DIR": self.directory, "LOG": self.log, "FAIL": self.failure}
+        return ["env", f"LD_PRELOAD={self._shim}", *(f"POWER_{name}={value}" for name, value in settings.items())]
 
     def cuts(self, count):
         """Replay the log of the listener that ended up to several moments; give what was lost at each of them."""
@@ -85,11 +90,15 @@ class Machine:
 
     def lost(self, luck):
         """Return which of the acknowledged markers neither store nor spool holds after a cut now."""
+        return {*self.acknowledged, *self.traffic.acknowledged} - self.kept(luck)
+
+    def kept(self, luck=None):
+        """Return the markers that store and spool hold after a cut now."""
         left = self._scratch / f"cut-{next(self._numbers)}"
         self.disk.lay_out(left, luck)
         kept = recovered(left)
         shutil.rmtree(left)
-        return {*self.acknowledged, *self.traffic.acknowledged} - kept
+        return kept
 
     def restart(self):
         """Have the disk hold what the cut at the log's end left on it."""
@@ -207,6 +216,98 @@ async def test_power_cuts_lose_nothing_that_the_spool_took(machine, sender):
         machine.restart()
 
 
+CARELESS = """
+import os, sqlite3, sys, threading, time
+from pathlib import Path
+from upcall.cli.main import run
+
+def commit(path, failure):
+    connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+    connection.execute("PRAGMA synchronous = NORMAL")
+    while True:
+        while not failure.with_suffix(".now").exists():
+            time.sleep(0.001)
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("INSERT OR REPLACE INTO cursors (name, position) VALUES ('careless', random())")
+        failure.with_suffix(".now").rename(failure)
+        connection.execute("COMMIT")
+
+path = sys.argv[sys.argv.index("--store") + 1].removeprefix("sqlite:///")
+threading.Thread(target=commit, args=[path, Path(os.environ["POWER_FAIL"])], daemon=True).start()
+sys.exit(run())
+"""
+"""A listener beside which somebody commits as a worker does, without an fsync; the next fsync, when told so, fails."""
+
+
+async def test_power_cuts_lose_nothing_after_an_fsync_that_failed(machine, sender):
+    """What others committed is not on disk, and never will be: what is acknowledged afterwards lasts all the same."""
+    listener = machine.listen(program=("-c", CARELESS))
+    running = sender(listener.port, connections=4)
+    load = Load()
+    sending = asyncio.ensure_future(running.send(load))
+    await running.reaches(50)
+    machine.failure.with_suffix(".now").touch()
+    await asyncio.to_thread(machine.upcall.until, lambda: "takes callbacks again" in listener.errors.read_text())
+    await running.reaches(len(running.acknowledged) + 100)
+    listener.kill()
+    load.stop()
+    await sending
+    assert running.refused == []
+    lost = list(await asyncio.to_thread(lambda: list(machine.cuts(CUTS))))
+    assert list(map(len, lost)) == [0] * len(lost)
+
+
+FAILING = """
+import os, signal, sys
+from pathlib import Path
+from upcall.errors import StoreError
+from upcall.inbox import Arrival, open_inbox
+from upcall.inbox.sqlite import append
+
+inbox = open_inbox(sys.argv[1], create=True, relaxed=True)
+
+def keep(number):
+    appender = inbox.appender()
+    try:
+        appender.stage([Arrival(body=b"marker-%d!" % number, received_at=number)])
+        appender.commit()
+    except StoreError:
+        return False
+    finally:
+        appender.close()
+    return True
+
+kept = [keep(0)]
+inbox.subscribe(["worker"], 1)
+Path(sys.argv[2]).touch()
+print([*kept, keep(1), keep(2)], flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+"""Commit what is synced, what is not, what cannot be synced, and once more what is."""
+TRUSTING = "\nappend.write_again = lambda path: None\n"
+
+
+@pytest.mark.parametrize(("sabotage", "kept"), [("", {b"0", b"2"}), (TRUSTING, {b"0"})], ids=["mended", "trusting"])
+def test_a_log_with_a_hole_is_written_again(machine, sabotage, kept):
+    """A commit behind what a failed fsync left out is there after a cut, and the store is sound after a cut anywhere.
+
+    A store that is trusted at once has lost it.
+    """
+    program = FAILING.replace("append\n", f"append\n{sabotage}", 1)
+    run = machine.upcall.start(
+        str(machine.upcall.path), str(machine.failure), program=("-c", program), wrapper=machine.watch()
+    )
+    assert run.next_line() == "[True, False, True]\n"
+    run.wait()
+    records = disk.read_log(machine.log)
+    failed = next(place for place, record in enumerate(records) if record.operation == "F")
+    machine.disk.follow(records[:failed])
+    for place in range(failed, len(records)):
+        machine.disk.follow(records[place : place + 1])
+        assert machine.kept() >= {b"0"}
+    assert machine.kept() == kept
+
+
 UNSAFE_STORE = """
 from upcall.inbox.sqlite import append
 
@@ -222,12 +323,12 @@ append.connect = careless
 UNSAFE_SPOOL = """
 from upcall.inbox import segment
 
-segment._sync = lambda descriptor: None
+segment.sync_file = lambda descriptor: None
 """
 UNSAFE_NAME = """
-from upcall.inbox import segment, spool
+from upcall.inbox import durable, segment
 
-segment.sync_directory = spool.sync_directory = lambda directory: None
+segment.sync_directory = durable.sync_directory = lambda directory: None
 """
 RUN = "\nimport sys\nfrom upcall.cli.main import run\nsys.exit(run())\n"
 

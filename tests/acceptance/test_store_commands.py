@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from upcall.inbox import Arrival, Outcome, Subscription, Trust, open_inbox
+from upcall.inbox.spool import Spool
 
 IMEI = "356938035643809"
 OTHER = "356938035643810"
@@ -60,6 +61,22 @@ def test_a_sound_store(filled):
     assert (ended.returncode, ended.stdout.splitlines()[-1], ended.stderr) == (0, "sound", "")
     for word in (str(filled.path), "schema", "free", "nothing waits"):
         assert word in ended.stdout
+
+
+def test_a_spool_file_that_cannot_be_read(filled):
+    """`check` names it, says why, and counts those beside it; that the spool lies on the store's disk is said too."""
+    spool = Spool(filled.directory / "spool")
+    spool.append([Arrival(body=b"{}", received_at=1)])
+    spool.close()
+    (filled.directory / "spool" / f"{1:020d}-{'ab' * 8}.spool").mkdir()
+    found = store(filled, "check", "--spool", str(filled.directory / "spool"), code=NO)
+    assert (found["spool"]["arrivals"], found["spool"]["shares_disk"]) == (1, True)
+    (problem,) = found["problems"]
+    assert "ab" * 8 in problem
+    assert "Is a directory" in problem
+    ended = filled.run("store", "check", "--store", filled.store, "--spool", str(filled.directory / "spool"))
+    assert "1 arrivals in 2 files" in ended.stdout
+    assert "a full one stops both" in ended.stdout
 
 
 def test_a_store_whose_bytes_rotted(filled):
@@ -142,7 +159,7 @@ def test_prune(filled):
     now = time.time_ns() // 1000
     with open_inbox(filled.store) as inbox:
         inbox.subscribe(["note"], now)
-        while inbox.enroll([Subscription("note", lambda event: ("",))], now):
+        while inbox.enroll([Subscription("note", lambda event: ("",))], now)[0]:
             pass
     assert store(filled, "prune")["bodies"] == 0
     with open_inbox(filled.store) as inbox:

@@ -119,7 +119,7 @@ class Make:
     def enrolled(inbox: Inbox, *subscriptions: Subscription, now: int = NOW) -> None:
         subscriptions = subscriptions or (Make.whole(),)
         inbox.subscribe([subscription.name for subscription in subscriptions], now)
-        assert any(not inbox.enroll(subscriptions, now) for _ in range(1000))
+        assert any(not inbox.enroll(subscriptions, now)[0] for _ in range(1000))
 
     @staticmethod
     def take(

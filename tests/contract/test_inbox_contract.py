@@ -101,8 +101,9 @@ class TestAppend:
         appender = inbox.appender()
         try:
             appender.stage(make.arrivals(2))
-            with pytest.raises(StoreError):
+            with pytest.raises(StoreError, match="stages once") as raised:
                 appender.stage([make.arrival(b"more")])
+            assert type(raised.value) is StoreError
             appender.commit()
             appender.commit()
             appender.rollback()
@@ -253,29 +254,29 @@ class TestSubscribers:
         inbox.append(make.arrivals(4))
         subscription = make.whole()
         inbox.subscribe([subscription.name], make.now)
-        assert inbox.enroll([subscription], make.now, limit=2) == 2
+        assert inbox.enroll([subscription], make.now, limit=2) == (2, [])
         inbox.subscribe([subscription.name], make.now)
         make.enrolled(inbox, subscription)
         assert len(make.take(inbox)) == 4
-        assert inbox.enroll([subscription], make.now) == 0
+        assert inbox.enroll([subscription], make.now) == (0, [])
 
     def test_enroll_takes_the_oldest_up_to_its_limit(self, inbox, make):
         """One step looks at no more callbacks than it was allowed, the oldest first."""
         ids = [receipt.callback_id for receipt in inbox.append(make.arrivals(5))]
         inbox.subscribe(["handler"], make.now)
-        assert [inbox.enroll([make.whole()], make.now, limit=2) for _ in range(4)] == [2, 2, 1, 0]
+        assert [inbox.enroll([make.whole()], make.now, limit=2)[0] for _ in range(4)] == [2, 2, 1, 0]
         assert [item.callback_id for item in make.take(inbox)] == ids
 
     def test_nobody_to_enroll_for(self, inbox, make):
         """Without subscriptions there is nothing to look at, and no end to look for."""
         inbox.append(make.arrivals(1))
-        assert inbox.enroll([], make.now) == 0
+        assert inbox.enroll([], make.now) == (0, [])
         assert inbox.ledger().unread == 1
 
     def test_a_subscriber_that_is_not_known_gets_nothing(self, inbox, make):
         """Who never subscribed, or was forgotten while the callbacks were read, has no work made for it."""
         inbox.append(make.arrivals(2))
-        assert inbox.enroll([make.whole("never")], make.now) == 0
+        assert inbox.enroll([make.whole("never")], make.now) == (0, [])
         inbox.subscribe(["handler"], make.now)
 
         def wants(event):
@@ -337,11 +338,11 @@ class TestSubscribers:
 
         def wants(event):
             if not overtaken:
-                overtaken.append(other.enroll([make.whole()], make.now))
+                overtaken.append(other.enroll([make.whole()], make.now)[0])
                 make.settle(other, make.take(other))
             return [""]
 
-        assert one.enroll([Subscription("handler", wants)], make.now) == 3
+        assert one.enroll([Subscription("handler", wants)], make.now) == (3, [])
         assert overtaken == [3]
         assert make.take(one) == []
         assert [work.state for record in one.callbacks() for work in one.work(record.id)] == ["done"] * 3
@@ -356,8 +357,8 @@ class TestSubscribers:
             other.enroll([make.whole()], make.now)
             return [""]
 
-        assert one.enroll([Subscription("handler", wants)], make.now, limit=1) == 1
-        assert one.enroll([make.whole()], make.now) == 0
+        assert one.enroll([Subscription("handler", wants)], make.now, limit=1) == (1, [])
+        assert one.enroll([make.whole()], make.now) == (0, [])
         assert len(make.take(one)) == 5
 
     def test_a_worker_with_fewer_handlers_leaves_the_others_theirs(self, store, make):

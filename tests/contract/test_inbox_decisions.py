@@ -239,7 +239,7 @@ class TestQuarantine:
         inbox.append([make.arrival(b"early", trust=Trust.QUARANTINED), make.arrival(b"other")])
         inbox.subscribe(["handler"], make.now)
         inbox.release_quarantined(EVERYTHING, make.now)
-        make.enrolled(inbox)
+        assert inbox.enroll([make.whole()], make.now) == (2, [])
         items = make.take(inbox)
         assert sorted(item.body for item in items) == [b"early", b"other"]
         make.settle(inbox, items)
@@ -267,7 +267,7 @@ class TestQuarantine:
     def test_enroll_counts_what_was_released(self, quarantine, make):
         """Released callbacks count among those looked at, so that who calls until nothing is left misses none."""
         quarantine.release_quarantined(EVERYTHING, make.now)
-        assert [quarantine.enroll([make.whole()], make.now, limit=1) for _ in range(3)] == [1, 1, 0]
+        assert [quarantine.enroll([make.whole()], make.now, limit=1)[0] for _ in range(3)] == [1, 1, 0]
 
     def test_campaigns_learn_of_it_at_its_release(self, quarantine, make):
         """A quarantined callback tells nothing of its campaign until it is released, and then what it says."""
@@ -392,6 +392,45 @@ class TestUnsubscribe:
         inbox.append([make.arrival(b"new")])
         make.enrolled(inbox, make.whole("goes"), make.whole("stays"))
         assert [item.body for item in make.take(inbox, "goes")] == [b"new"]
+
+    def test_forgetting_the_last_one_does_not_run_history_again(self, inbox, make):
+        """Where nobody is left the place is remembered: whoever comes next gets what came, or was released, since."""
+        inbox.append([*make.arrivals(2), make.arrival(b"held", trust=Trust.QUARANTINED)])
+        inbox.release_quarantined(EVERYTHING, make.now)
+        make.enrolled(inbox, make.whole("goes"))
+        make.settle(inbox, make.take(inbox, "goes"))
+        inbox.append([make.arrival(b"later", trust=Trust.QUARANTINED)])
+        inbox.unsubscribe("goes")
+        make.read_up(inbox)
+        assert (inbox.ledger().handled, inbox.ledger().unread) == (3, 0)
+        assert inbox.prune(Retention(body_seconds=1), make.now + make.day).bodies == 3
+        inbox.append([make.arrival(b"new")])
+        inbox.release_quarantined(EVERYTHING, make.now)
+        make.enrolled(inbox, make.whole("comes"))
+        assert sorted(item.body for item in make.take(inbox, "comes")) == [b"later", b"new"]
+
+    def test_what_the_last_one_had_not_read_is_unread(self, inbox, make):
+        """What nobody looked at before the last subscriber was forgotten is counted, kept, and the next one's."""
+        inbox.append(make.arrivals(3))
+        inbox.subscribe(["goes"], make.now)
+        inbox.enroll([make.whole("goes")], make.now, limit=2)
+        make.settle(inbox, make.take(inbox, "goes"))
+        inbox.unsubscribe("goes")
+        make.read_up(inbox)
+        assert (inbox.ledger().handled, inbox.ledger().unread) == (2, 1)
+        assert inbox.prune(Retention(body_seconds=1), make.now + make.day).bodies == 2
+        make.enrolled(inbox, make.whole("comes"))
+        assert [item.callback_id for item in make.take(inbox, "comes")] == [3]
+
+    def test_a_forgotten_one_that_was_ahead_still_marks_the_place(self, inbox, make):
+        """A renamed handler does not run history again because another handler is behind."""
+        inbox.append(make.arrivals(3))
+        inbox.subscribe(["behind", "ahead"], make.now)
+        inbox.enroll([make.whole("behind")], make.now, limit=1)
+        make.enrolled(inbox, make.whole("ahead"))
+        inbox.unsubscribe("ahead")
+        make.enrolled(inbox, make.whole("renamed"))
+        assert make.take(inbox, "renamed") == []
 
     def test_a_subscriber_that_is_not_there_is_forgotten_already(self, inbox):
         """Forgetting a name that nobody has is no error."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from upcall.inbox import Outcome, Trust
+from upcall.inbox import Lessee, Outcome, Trust
 
 
 @pytest.fixture
 def lease(make):
     """Enroll and lease, as a worker does."""
 
-    def enroll_leased(inbox, *subscriptions, room, owner="owner", now=make.now, limit=1000):
+    def enroll(inbox, *subscriptions, room, owner="owner", now=make.now, limit=1000):
         inbox.subscribe([subscription.name for subscription in subscriptions], now)
-        return inbox.enroll_leased(subscriptions, owner, now, lease_seconds=30, room=room, limit=limit)
+        return inbox.enroll(subscriptions, now, limit=limit, lessee=Lessee(owner, 30, room))
 
-    return enroll_leased
+    return enroll
 
 
 def pieces(items):

@@ -8,7 +8,8 @@ import itertools
 import msgspec
 import pytest
 
-from upcall.inbox import EVERYTHING, Selection, State, Subscription, TokenRecord, Trust
+from upcall.errors import StoreError
+from upcall.inbox import EVERYTHING, Retention, Selection, State, Subscription, TokenRecord, Trust
 
 
 def ids(records):
@@ -319,7 +320,7 @@ class TestLedger:
 
 class TestSubscriberRecords:
     def test_how_far_each_subscriber_is(self, inbox, make):
-        """Unread, pending, leased and dead are each subscriber's own, and so is its oldest undone callback."""
+        """Unread, pending, leased, dead, done and failed are each subscriber's own, and so is its oldest undone."""
         inbox.append([make.arrival(b"%d" % number, at=make.now + number) for number in range(6)])
         inbox.subscribe(["slow", "quick", "new"], make.now)
         inbox.enroll([make.whole("slow"), make.whole("quick")], make.now, limit=2)
@@ -329,9 +330,9 @@ class TestSubscriberRecords:
         make.settle(inbox, items[2:3], "dead")
         told = {record.name: record for record in inbox.subscribers()}
         assert [record.name for record in inbox.subscribers()] == ["new", "quick", "slow"]
-        assert msgspec.structs.astuple(told["new"])[1:] == (6, 0, 0, 0, make.now)
-        assert msgspec.structs.astuple(told["slow"])[1:] == (4, 2, 0, 0, make.now)
-        assert msgspec.structs.astuple(told["quick"])[1:] == (0, 2, 1, 1, make.now + 3)
+        assert msgspec.structs.astuple(told["new"])[1:] == (6, 0, 0, 0, make.now, 0, 0)
+        assert msgspec.structs.astuple(told["slow"])[1:] == (4, 2, 0, 0, make.now, 0, 0)
+        assert msgspec.structs.astuple(told["quick"])[1:] == (0, 2, 1, 1, make.now + 3, 2, 1)
 
     def test_a_subscriber_that_is_done_has_no_oldest(self, inbox, make):
         """A subscriber with nothing to do is not late."""
@@ -339,7 +340,65 @@ class TestSubscriberRecords:
         make.enrolled(inbox)
         make.settle(inbox, make.take(inbox))
         (record,) = inbox.subscribers()
-        assert msgspec.structs.astuple(record) == ("handler", 0, 0, 0, 0, None)
+        assert msgspec.structs.astuple(record) == ("handler", 0, 0, 0, 0, None, 2, 0)
+
+    def test_ends_are_counted_by_how_they_came(self, inbox, make):
+        """Each attempt that ended counts as done or failed, those before a retry or a dead letter as failed."""
+
+        def counts():
+            (record,) = inbox.subscribers()
+            return record.done, record.failed
+
+        inbox.append(make.arrivals(4))
+        make.enrolled(inbox)
+        first, second, third, fourth = make.take(inbox)
+        make.settle(inbox, [first])
+        make.settle(inbox, [second], "pending", error="trace")
+        make.settle(inbox, [third], "dead", error="trace")
+        assert counts() == (1, 2)
+        with inbox.finish(fourth.id, "owner", make.now):
+            pass
+        make.settle(inbox, make.take(inbox))
+        assert counts() == (3, 2)
+        inbox.drop_dead(EVERYTHING, make.now)
+        inbox.replay(EVERYTHING, make.now, reason="again")
+        assert counts() == (3, 2)
+        make.settle(inbox, make.take(inbox, limit=2))
+        assert counts() == (5, 2)
+
+    def test_what_did_not_end_is_not_counted(self, store, inbox, make):
+        """Work that is given back, whose worker died, or whose lease was lost has neither ended well nor failed."""
+        inbox.append(make.arrivals(2))
+        make.enrolled(inbox)
+        for owner in ("stopped", "died"):
+            make.take(inbox, owner=owner)
+            assert inbox.release([owner], make.now, uncounted=owner == "stopped") == 2
+        late = make.take(inbox, owner="late", lease_seconds=1)
+        make.settle(inbox, make.take(inbox, now=make.now + make.minute)[:1], now=make.now + make.minute)
+        make.settle(inbox, late, owner="late", now=make.now + make.minute)
+        make.settle(inbox, late, "dead", owner="late", now=make.now + make.minute)
+        with pytest.raises(ZeroDivisionError), inbox.finish(late[1].id, "owner", make.now + make.minute):
+            raise ZeroDivisionError
+        (record,) = store.open().subscribers()
+        assert (record.done, record.failed, record.leased) == (1, 0, 1)
+
+    def test_counts_never_go_back(self, inbox, make):
+        """Retention and forgetting a device take nothing off what was counted; a name that comes back counts anew."""
+        inbox.append([make.report(devices={"d1": "UpgradeFailed"}), *make.arrivals(2)])
+        make.enrolled(inbox)
+        items = make.take(inbox)
+        make.settle(inbox, items[:2])
+        make.settle(inbox, items[2:], "dead", error="trace d1")
+        inbox.drop_dead(EVERYTHING, make.now)
+        make.read_up(inbox)
+        inbox.forget("d1", make.now)
+        assert inbox.prune(Retention(body_seconds=1, record_seconds=1), make.now + make.day).callbacks == 3
+        (record,) = inbox.subscribers()
+        assert (record.done, record.failed) == (2, 1)
+        inbox.unsubscribe("handler")
+        inbox.subscribe(["handler"], make.now)
+        (record,) = inbox.subscribers()
+        assert (record.done, record.failed) == (0, 0)
 
     def test_a_callback_is_unread_from_its_release(self, inbox, make):
         """What no handler may see is nobody's backlog; from its release on it is everybody's."""
@@ -363,3 +422,11 @@ class TestTokens:
             TokenRecord("t" * 32, ()),
             TokenRecord("u" * 32, ("0000000001-00001", "0000000002-00001")),
         ]
+
+    def test_a_token_that_is_there_is_refused(self, inbox, make):
+        """A token is kept once: who adds it again is told so, and the first one's accounts stay."""
+        inbox.add_token(TokenRecord("t" * 32, ("0000000001-00001",)), make.now)
+        with pytest.raises(StoreError, match="has this token already") as raised:
+            inbox.add_token(TokenRecord("t" * 32, ()), make.now + 1)
+        assert type(raised.value) is StoreError
+        assert inbox.tokens() == [TokenRecord("t" * 32, ("0000000001-00001",))]

@@ -17,7 +17,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from upcall.inbox import EVERYTHING, Arrival, Outcome, Retention, Selection, State, Subscription, Trust
+from upcall.inbox import EVERYTHING, Arrival, Lessee, Outcome, Retention, Selection, State, Subscription, Trust
 from upcall.inbox.values import REDELIVERY_WINDOW_MICROS
 from upcall.testing import callback
 
@@ -84,6 +84,8 @@ class Model:
         self.work = {}  # (callback, subscriber, device): Work, in the order in which it was made
         self.made = itertools.count()
         self.positions = {}  # subscriber: (last callback, how many releases)
+        self.forgotten = (0, 0)  # where the furthest stood that was forgotten
+        self.tallies = {}  # subscriber: [attempts that ended well, attempts that failed]
         self.releases = []
         self.heard = 0
 
@@ -130,18 +132,23 @@ class Model:
     # who has read what
 
     def furthest(self):
-        return tuple(max((place[part] for place in self.positions.values()), default=0) for part in (0, 1))
+        return tuple(map(max, zip(self.forgotten, *self.positions.values(), strict=True)))
 
     def unread_by(self, name, number):
-        cursor, released = self.positions[name]
+        return self.unread_from(self.positions[name], number)
+
+    def unread_from(self, position, number):
+        cursor, released = position
         if self.callbacks[number].quarantined:
             return False
         return self.releases.index(number) >= released if number in self.releases else number > cursor
 
     def unread(self, number):
-        return not self.positions or any(self.unread_by(name, number) for name in self.positions)
+        return any(self.unread_from(position, number) for position in self.positions.values() or [self.forgotten])
 
     def enroll(self, names, now, limit):
+        if not names:
+            return 0
         start = min(self.positions[name][0] for name in names)
         since = min(self.positions[name][1] for name in names)
         came = [number for number in sorted(self.callbacks) if number > start][:limit]
@@ -327,12 +334,13 @@ class InboxMachine(RuleBasedStateMachine):
     def subscribe(self, name):
         self.inbox.subscribe([name], self.now)
         self.model.positions.setdefault(name, self.model.furthest())
+        self.model.tallies.setdefault(name, [0, 0])
 
     @rule(limit=st.sampled_from([1, 2, 1000]))
     def enroll(self, limit):
         names = sorted(self.model.positions)
         limit = 1000 if self.model.releases else limit  # how a step shares its limit with releases is the backend's
-        looked_at = self.inbox.enroll([SUBSCRIPTIONS[name] for name in names], self.now, limit=limit)
+        looked_at, _ = self.inbox.enroll([SUBSCRIPTIONS[name] for name in names], self.now, limit=limit)
         expected = self.model.enroll(names, self.now, limit)
         assert looked_at == expected or self.model.releases
 
@@ -378,14 +386,8 @@ class InboxMachine(RuleBasedStateMachine):
         names = sorted(self.model.positions)
         limit = 1000 if self.model.releases else limit
         before = set(self.model.work)
-        _, items = self.inbox.enroll_leased(
-            [SUBSCRIPTIONS[name] for name in names],
-            owner,
-            self.now,
-            lease_seconds=LEASE_SECONDS,
-            room=room,
-            limit=limit,
-        )
+        subscriptions = [SUBSCRIPTIONS[name] for name in names]
+        _, items = self.inbox.enroll(subscriptions, self.now, limit=limit, lessee=Lessee(owner, LEASE_SECONDS, room))
         self.model.enroll(names, self.now, limit)
         made = [work for key, work in self.model.work.items() if key not in before and work.order is None]
         for name in names:
@@ -419,6 +421,7 @@ class InboxMachine(RuleBasedStateMachine):
         if state != "leased":
             self.claimed[owner].remove(item_id)
             if work is not None:
+                self.model.tallies[work.key[1]][state != "done"] += 1
                 work.state, work.due_at, work.owner, work.unended = state, due_at, None, False
 
     def write(self, owner, item_id, work, *, raises):
@@ -515,7 +518,7 @@ class InboxMachine(RuleBasedStateMachine):
             self.replay(self.selection(data))
         elif what == "drop dead":
             self.drop_dead(self.selection(data))
-        elif what == "unsubscribe" and len(self.model.positions) > 1:
+        elif what == "unsubscribe" and self.model.positions:
             self.unsubscribe(data.draw(st.sampled_from(sorted(self.model.positions))))
         elif self.model.callbacks:
             ids = data.draw(st.sets(st.sampled_from(sorted(self.model.callbacks)), min_size=1))
@@ -542,7 +545,8 @@ class InboxMachine(RuleBasedStateMachine):
         assert self.inbox.unsubscribe(name) == len(gone)
         for key in gone:
             del self.model.work[key]
-        del self.model.positions[name]
+        self.model.forgotten = tuple(map(max, self.model.forgotten, self.model.positions.pop(name)))
+        del self.model.tallies[name]
 
     def decide_about_the_quarantine(self, ids, *, drops):
         chosen = [number for number in sorted(ids) if self.model.state(number) == "quarantined"]
@@ -621,6 +625,7 @@ class InboxMachine(RuleBasedStateMachine):
                 map(states.count, ("pending", "leased", "dead"))
             )
             assert record.oldest_at == min(undone, default=None)
+            assert [record.done, record.failed] == model.tallies[record.name]
 
     def finish_all(self):
         """Owners that behave bring every callback to its end for every subscriber, and the store is sound."""
@@ -638,6 +643,7 @@ class InboxMachine(RuleBasedStateMachine):
             assert done
             self.inbox.settle([Outcome(work.id, "done") for work in done], "one", self.now)
             for work in done:
+                self.model.tallies[work.key[1]][0] += 1
                 work.state, work.owner, work.unended = "done", None, False
         for check in (self.nothing_accepted_is_lost, self.work_stands_as_the_model_says, self.the_counts_add_up):
             check()

@@ -8,6 +8,8 @@ left. The model is the worst that POSIX allows:
   kinder: an fsync of a new file keeps its name too.)
 * With `luck`, of what was not synced some is there all the same: any sectors of any writes, in any order, and the first
   changes of a directory, in their order, as journals keep it.
+* What an fsync that failed was to write is never written, and no later fsync says so: of all that was written to the
+  file since the one before, nothing is there unless it is written anew.
 * What was synced stays. A disk that lies about it is another subject.
 """
 
@@ -58,6 +60,10 @@ class File:
         for _, change in [entry for entry in self.pending if entry[0] < before]:
             change_content(self.durable, *change)
         self.pending = [entry for entry in self.pending if entry[0] >= before]
+
+    def fail(self):
+        """Lose what an fsync was to write; how long the file is stands elsewhere."""
+        self.pending = [entry for entry in self.pending if entry[1][1] is None]
 
     def lay_out(self, target, luck):
         content = bytearray(self.durable)
@@ -162,6 +168,8 @@ class Disk:
                 self._inodes[record.file].pending.append((self.position, (record.at, data)))
             case "B":
                 self._syncs[record.thread, record.file] = self._inodes[record.file], self.position
+            case "F":
+                self._inodes[record.file].fail()
             case "E":
                 node, began = self._syncs.pop((record.thread, record.file))
                 node.settle(began)

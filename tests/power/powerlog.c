@@ -9,6 +9,10 @@
  * begins and, once it returned 0, where it ended: what was logged before its beginning is on disk from its end on.
  * What is sent is logged before it is sent: an answer must rest on what is on disk by then.
  *
+ * Failures. While there is a file at POWER_FAIL the next fsync of a log of SQLite's (-wal) takes it away and fails with
+ * EIO. As Linux has it, the pages that it was to write count as written from then on, and never are; and each other
+ * descriptor of that file that is open by then is told too, once, by an fsync that otherwise does its work.
+ *
  * Not watched: descriptors that were duplicated, mappings (SQLite maps only its -shm file, which a power cut may take),
  * paths relative to a directory's descriptor, and what libc's own streams write.
  */
@@ -36,7 +40,8 @@ enum operation {
     WRITE = 'W',    /* file: inode; at: offset; payload: data */
     TRUNCATE = 'T', /* file: inode; at: size */
     BEGIN = 'B',    /* an fsync of the inode `file` by `thread` begins */
-    END = 'E',      /* it returned 0 */
+    END = 'E',      /* its work was done */
+    FAIL = 'F',     /* file: inode; an fsync failed, and what it was to write is never written */
     UNLINK = 'U',   /* payload: path */
     RENAME = 'R',   /* payload: old path, zero, new path */
     MKDIR = 'D',    /* file: inode; payload: path */
@@ -58,11 +63,12 @@ enum kind { OTHER = 0, WATCHED, CONNECTION };
 
 static struct {
     enum kind kind;
+    int owes_error;
     uint64_t inode;
 } descriptors[MAX_DESCRIPTORS];
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static const char *watched;
+static const char *watched, *failing;
 static size_t watched_length;
 static int log_descriptor = -1;
 
@@ -83,6 +89,7 @@ __attribute__((constructor)) static void start(void)
     if (path == NULL || watched == NULL)
         return;
     watched_length = strlen(watched);
+    failing = getenv("POWER_FAIL");
     int opened = (int)syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     log_descriptor = fcntl(opened, F_DUPFD_CLOEXEC, LOG_DESCRIPTOR);
     if (log_descriptor < 0)
@@ -118,6 +125,7 @@ static void set_kind(int descriptor, enum kind kind, uint64_t inode)
 {
     if (descriptor >= 0 && descriptor < MAX_DESCRIPTORS) {
         descriptors[descriptor].kind = kind;
+        descriptors[descriptor].owes_error = 0;
         descriptors[descriptor].inode = inode;
     }
 }
@@ -300,15 +308,47 @@ int ftruncate64(int descriptor, off_t size) { return truncated(descriptor, size)
 
 /* syncing */
 
+static int is_log(int descriptor)
+{
+    char link[64], path[PATH_MAX];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
+    ssize_t length = readlink(link, path, sizeof path);
+    return length > 4 && memcmp(path + length - 4, "-wal", 4) == 0;
+}
+
+/* Tell whether an fsync is to fail, and have it fail where it is. */
+static int fails(int descriptor)
+{
+    if (failing == NULL || !is_log(descriptor) || syscall(SYS_unlinkat, AT_FDCWD, failing, 0) != 0)
+        return 0;
+    pthread_mutex_lock(&lock);
+    put(FAIL, descriptors[descriptor].inode, 0, NULL, 0);
+    for (int other = 0; other < MAX_DESCRIPTORS; other++)
+        if (other != descriptor && descriptors[other].kind == WATCHED &&
+            descriptors[other].inode == descriptors[descriptor].inode)
+            descriptors[other].owes_error = 1;
+    pthread_mutex_unlock(&lock);
+    return 1;
+}
+
 static int synced(int (*call)(int), int descriptor)
 {
     if (kind_of(descriptor) != WATCHED)
         return call(descriptor);
+    if (fails(descriptor)) {
+        errno = EIO;
+        return -1;
+    }
     uint64_t inode = descriptors[descriptor].inode;
     put_locked(BEGIN, inode, NULL, 0);
     int result = call(descriptor);
     if (result == 0)
         put_locked(END, inode, NULL, 0);
+    if (result == 0 && descriptors[descriptor].owes_error) {
+        descriptors[descriptor].owes_error = 0;
+        errno = EIO;
+        result = -1;
+    }
     return result;
 }
 

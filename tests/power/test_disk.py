@@ -65,6 +65,13 @@ NAMED = [record("B", ROOT), record("E", ROOT)]
         ([CREATE, *NAMED, HELLO, *SYNC, record("T", FILE, at=2)], {"name": b"hello"}),
         ([CREATE, *NAMED, HELLO, *SYNC, record("T", FILE, at=2), *SYNC], {"name": b"he"}),
         ([CREATE, *NAMED, record("W", FILE, at=3, data=b"x"), *SYNC], {"name": b"\0\0\0x"}),
+        # An fsync that failed takes what it was to write, whatever a later one says; what is written anew is there.
+        ([CREATE, *NAMED, HELLO, record("F", FILE), *SYNC], {"name": b""}),
+        ([CREATE, *NAMED, HELLO, record("F", FILE), HELLO, *SYNC], {"name": b"hello"}),
+        (
+            [CREATE, *NAMED, HELLO, record("F", FILE), record("W", FILE, at=5, data=b"!"), *SYNC],
+            {"name": b"\0\0\0\0\0!"},
+        ),
         # A number of a file is used again for another; both have a content of their own.
         (
             [CREATE, HELLO, *SYNC, *NAMED, record("U", data=b"/name"), record("C", FILE, data=b"/second"), *NAMED],

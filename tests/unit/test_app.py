@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import logging
 import re
+import sqlite3
 import sys
 import threading
 from itertools import count
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -16,7 +18,9 @@ import pytest
 from upcall import Upcall
 from upcall.app import WorkerThread, load_app
 from upcall.errors import SettingsError, StartError, StoreError, StoreUnreadableError
-from upcall.inbox import Arrival, open_inbox
+from upcall.inbox import SCHEMA_VERSION, Arrival, Trust, open_inbox, store_version
+from upcall.inbox.spool import Spool, spool_directory
+from upcall.listener import Reception
 from upcall.testing import callback
 
 TOKEN = "a-token-of-the-test-0123456789"
@@ -24,7 +28,8 @@ PATH = f"/callbacks/{TOKEN}"
 
 
 @pytest.fixture
-def url(tmp_path):
+def url(tmp_path, monkeypatch):
+    monkeypatch.setenv("UPCALL_STATE_DIR", str(tmp_path / "state"))
     return f"sqlite:///{tmp_path / 'state' / 'inbox.db'}"
 
 
@@ -79,6 +84,13 @@ async def client_of(app):
             yield client
         finally:
             await app.aclose()
+
+
+async def until(condition):
+    """Wait, for ten seconds at most, until something holds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what it waits for happens in a thread
+            await asyncio.sleep(0.002)
 
 
 class TestMounted:
@@ -146,9 +158,65 @@ class TestMounted:
     async def test_a_worker_that_cannot_start(self, url, monkeypatch):
         """Where the handlers cannot start no callback is taken, and the store is closed again."""
         monkeypatch.setattr("upcall.app.Worker", lambda *args: (_ for _ in ()).throw(StoreError("no more files.")))
-        async with client_of(Upcall().asgi(store=url, tokens=[TOKEN])) as client:
+        async with client_of(Heard().app.asgi(store=url, tokens=[TOKEN])) as client:
             with pytest.raises(StoreError, match="no more files"):
                 await client.post(PATH, content=b"{}")
+
+    async def test_the_quota_counts_what_was_there_before(self, url, monkeypatch):
+        """A mounted listener's quarantine is as full as its store says, not as it has seen itself."""
+        made = []
+
+        def small(*args, **options):
+            made.append(Reception(*args, quarantine_bytes=1500, **options))
+            return made[0]
+
+        monkeypatch.setattr("upcall.app.Reception", small)
+        with open_inbox(url, create=True) as inbox:
+            inbox.append([Arrival(body=b"x" * 1000, received_at=1, trust=Trust.QUARANTINED)])
+        async with client_of(Upcall().asgi(store=url, tokens=[TOKEN])) as client:
+            await client.get(PATH)
+            await until(lambda: made[0].quarantined_bytes == 1000)
+            assert (await client.post(PATH, content=b"y" * 600)).status_code == 503
+            assert (await client.post(PATH, content=b"1" * 600)).status_code == 200
+
+    async def test_the_read_model_follows_without_a_look(self, url):
+        """Behind a mounted listener the read model is made while no request waits, without handlers and commands."""
+        async with client_of(Upcall().asgi(store=url, tokens=[TOKEN])) as client:
+            assert (await client.post(PATH, content=callback())).status_code == 200
+            with open_inbox(url) as inbox:
+                await until(lambda: inbox.callbacks()[0].kind == "upgradeProgress")
+
+    async def test_what_an_earlier_process_left_in_the_spool(self, url):
+        """A mounted listener imports the spool without waiting for a callback."""
+        open_inbox(url, create=True).close()
+        left = Spool(spool_directory(url))
+        left.append([Arrival(body=b"left", received_at=1)])
+        left.close()
+        async with client_of(Upcall().asgi(store=url, tokens=[TOKEN])) as client:
+            await client.get(PATH)
+            with open_inbox(url) as inbox:
+                await until(lambda: [record.body for record in inbox.callbacks()] == [b"left"])
+
+    async def test_a_store_of_an_older_release(self, url, tmp_path):
+        """A mounted application upgrades an old store beside its server's loop, and then its handlers run."""
+        open_inbox(url, create=True).close()
+        with contextlib.closing(sqlite3.connect(tmp_path / "state" / "inbox.db")) as connection:
+            connection.execute("PRAGMA user_version = 1")
+        heard = Heard()
+        async with client_of(heard.app.asgi(store=url, tokens=[TOKEN])) as client:
+            assert (await client.post(PATH, content=b"1")).status_code == 200
+            assert await asyncio.to_thread(heard.enough.wait, 20)
+        assert store_version(url) == SCHEMA_VERSION
+        assert [event.raw for event in heard.events] == [b"1"]
+
+    async def test_the_program_of_the_document(self, url):
+        """The program in docs/handlers.md that mounts an application makes one that answers by its token."""
+        text = (Path(__file__).parents[2] / "docs" / "handlers.md").read_text(encoding="utf-8")
+        (program,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if ".asgi(" in block]
+        names = {}
+        exec(compile(program.replace("sqlite:////var/lib/upcall/inbox.db", url), "docs/handlers.md", "exec"), names)
+        async with client_of(names["callbacks"]) as client:
+            assert (await client.get("/callbacks/0123456789-a-long-secret")).status_code == 200
 
     async def lifespan(self, app, *between):
         sent = []
@@ -168,7 +236,7 @@ class TestMounted:
 
     async def test_it_begins_and_ends_with_its_server(self, url):
         """With a lifespan the handlers run before the first request, and have ended before the server is told so."""
-        sent, alive = await self.lifespan(Upcall().asgi(store=url, tokens=[TOKEN]))
+        sent, alive = await self.lifespan(Heard().app.asgi(store=url, tokens=[TOKEN]))
         assert [message["type"] for message in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
         assert alive == [False, True, True, False]
 
@@ -215,7 +283,7 @@ class TestWorking:
 
     def test_a_store_that_fails_at_the_start(self, garbage):
         """A worker that cannot open its store says so to whoever starts it, and does not hang."""
-        worker = WorkerThread(Upcall(), garbage)
+        worker = WorkerThread(Heard().app, garbage)
         with pytest.raises(StoreUnreadableError, match="not an SQLite file"):
             worker.start()
         worker.stop()
@@ -233,7 +301,7 @@ class TestWorking:
                 raise RuntimeError("nobody thought of this")
 
         monkeypatch.setattr("upcall.app.Worker", Broken)
-        worker = WorkerThread(Upcall(), url)
+        worker = WorkerThread(Heard().app, url)
         with caplog.at_level(logging.INFO, "upcall.app"):
             worker.start()
             assert broken.wait(20)
@@ -270,6 +338,32 @@ class TestWorking:
             assert handled.wait(20)
             worker.stop()
             assert inbox.owners() == []
+
+    def test_without_handlers_there_is_nothing_to_start(self, garbage):
+        """A worker that has no handlers opens no store and runs no thread."""
+        worker = WorkerThread(Upcall(), garbage)
+        worker.start()
+        assert "upcall-work" not in [thread.name for thread in threading.enumerate()]
+        worker.stop()
+
+    def test_a_start_that_is_tried_again(self, garbage, tmp_path):
+        """A worker that could not start may be started again, once what stood in its way is gone."""
+        heard = Heard()
+        worker = WorkerThread(heard.app, garbage)
+        with pytest.raises(StoreUnreadableError):
+            worker.start()
+        (tmp_path / "notes.txt").unlink()
+        worker.start()
+        with open_inbox(garbage) as inbox:
+            inbox.append([Arrival(body=b"x", received_at=1)])
+            assert heard.enough.wait(20)
+        worker.stop()
+
+    def test_a_start_after_the_end(self, url):
+        """Starting a worker that was stopped neither hangs nor runs anything: an end that came first stays the end."""
+        worker = WorkerThread(Heard().app, url)
+        worker.stop()
+        worker.start()
 
     def test_a_thread_that_was_never_started(self, url):
         """Stopping what was not started does nothing, and making it holds nothing open."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from upcall.redact import BLANK, blank_password, mask_device, mask_token, mask_url_token
+from upcall.redact import BLANK, blank_password, blank_told_password, mask_device, mask_token, mask_url_token
 
 SECRET = "hunter2"
 KEYS = ["password", "Password", "PASSWORD", r"p\u0061ssword", r"\u0050\u0041SSWORD"]
@@ -135,6 +135,59 @@ def test_blanking_is_linear(unit):
     body = b'{"password":"x",' + unit * (1024 * 1024 // len(unit))
     start = time.perf_counter()
     blank_password(body)
+    assert time.perf_counter() - start < 5
+
+
+MARK = "hunter2"
+QUOTED = {
+    "as it came": lambda raw: raw.decode(),
+    "bytes": repr,
+    "text": lambda raw: repr(raw.decode()),
+    "a dict": lambda raw: str(json.loads(raw)),
+    "in JSON": lambda raw: json.dumps({"body": raw.decode()}),
+    "in JSON in JSON": lambda raw: json.dumps(json.dumps({"body": raw.decode()})),
+    "JSON of bytes": lambda raw: json.dumps(repr(raw)),
+    "a list of words": lambda raw: repr([repr(json.loads(raw))]),
+}
+
+
+@given(
+    before=st.text(st.sampled_from("\\\"'{}[]:,\n pé")),
+    after=st.text(st.sampled_from("\\\"'{}[]:,\n pé")),
+    how=st.sampled_from(list(QUOTED)),
+    key=st.sampled_from(["password", "Password"]),
+)
+def test_told_password_is_blanked(before, after, how, key):
+    """However a text quotes a callback, nothing of the password in it is left, and what stands before it is."""
+    raw = json.dumps({"username": "fleet", key: before + MARK + after, "status": "ok"}).encode()
+    told = blank_told_password(f"ValueError: {QUOTED[how](raw)}")
+    assert MARK not in told
+    assert "fleet" in told
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ("Login(password='hunter2', url='u')", "Login(password=\"***\", url='u')"),
+        ("{'password': b'hunter2', 'a': 1}", "{'password': \"***\", 'a': 1}"),
+        ("{'password': 2, 'a': 1}", "{'password': \"***\", 'a': 1}"),
+        ("body was 'user=u&password=hunter2&a=1'", "body was 'user=u&password=\"***\"&a=1'"),
+        ('b\'{"password":"hunt', 'b\'{"password":"***"'),
+        ("{'password': ['hunter2']}\nValueError", "{'password': \"***\"\nValueError"),
+        ("KeyError: 'password'", "KeyError: 'password'"),
+        ('File "h.py", line 3\n  raise ValueError(body["password"])\nValueError', None),
+    ],
+)
+def test_told_forms(told, shown):
+    """A password is blanked as a keyword, in a form, and where the text was cut; a traceback stays readable."""
+    assert blank_told_password(told) == (told if shown is None else shown)
+
+
+@pytest.mark.parametrize("unit", ["password\\", "password ", "password:", '"password": "\\', "\\\\'"])
+def test_blanking_told_is_linear(unit):
+    """A text that was made to be slow to read is not."""
+    start = time.perf_counter()
+    blank_told_password(unit * 50_000)
     assert time.perf_counter() - start < 5
 
 

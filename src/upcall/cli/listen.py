@@ -39,6 +39,14 @@ def listen(
         list[str] | None,
         typer.Option(help="An account whose callbacks are expected; may be given several times.", show_default="all"),
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A settings file: each of its accounts is expected, as if given by --account.",
+            show_default="none is looked for",
+        ),
+    ] = None,
     token: Annotated[
         list[str] | None,
         typer.Option(
@@ -88,7 +96,7 @@ def listen(
     Prints `ready URL` once it accepts requests: register that URL with ThingSpace. It must be https there, by
     --tls-cert or through a proxy (docs/deploy.md).
     """
-    from upcall.cli.serving import ListenOptions, run_listener
+    from upcall.cli.serving import ListenOptions, expected_accounts, run_listener
     from upcall.listener.connections import Limits
 
     options = ListenOptions(
@@ -97,7 +105,7 @@ def listen(
         port=port,
         store=store,
         spool=spool,
-        accounts=account or (),
+        accounts=expected_accounts(account or (), config),
         tokens=token or (),
         mask=mask_token,
         admin=admin,

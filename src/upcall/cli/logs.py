@@ -1,16 +1,23 @@
-"""Where log lines go: ``UPCALL_LOG`` sends them to stderr, ``UPCALL_LOG_FILE`` to a file."""
+"""Where log lines go, and in which form.
+
+``UPCALL_LOG`` sends them to stderr, ``UPCALL_LOG_FILE`` to a file; ``UPCALL_LOG_FORMAT`` makes each a JSON object.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
+from datetime import UTC, datetime
+from typing import Any
 
 from upcall.cli.output import visible
 from upcall.errors import SettingsError
 
-__all__ = ["LEVELS", "configure_logging"]
+__all__ = ["FORMATS", "LEVELS", "configure_logging"]
 
+FORMATS = ("text", "json")
 LEVELS = ("debug", "info", "warning", "error")
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -24,8 +31,9 @@ def configure_logging(default: int | None = None) -> None:
         default: From which level on they go to stderr where ``UPCALL_LOG`` does not say; None for not at all.
 
     Raises:
-        SettingsError: The level is none, or the file cannot be written.
+        SettingsError: The level or the format is none, or the file cannot be written.
     """
+    formatter = _formatter()
     root = logging.getLogger()
     while _ours:
         old = _ours.pop()
@@ -40,26 +48,51 @@ def configure_logging(default: int | None = None) -> None:
         _ours.append(_file(path))
         _ours[-1].setLevel(level or logging.DEBUG)
     for handler in _ours:
-        handler.setFormatter(_Formatter(_FORMAT))
+        handler.setFormatter(formatter)
         root.addHandler(handler)
     if _ours:
         root.setLevel(min(handler.level for handler in _ours))
 
 
-class _Formatter(logging.Formatter):
+class _TextFormatter(logging.Formatter):
     """Escape what a terminal would obey: a handler's error may quote a callback, and callbacks come from anybody."""
 
     def format(self, record: logging.LogRecord) -> str:
         return visible(super().format(record), keep="\n\t")
 
 
+class _JsonFormatter(logging.Formatter):
+    """Make one JSON object of a record, with the members that its `fields` adds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        document: dict[str, Any] = {
+            "time": moment.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            document["error"] = self.formatException(record.exc_info)
+        # Escaped is all but ASCII; what is left of what a terminal would obey is the last character of that.
+        return json.dumps(document, default=str).replace("\x7f", r"\u007f")
+
+
+def _formatter() -> logging.Formatter:
+    return _JsonFormatter() if _choice("UPCALL_LOG_FORMAT", FORMATS) == "json" else _TextFormatter(_FORMAT)
+
+
 def _level() -> int | None:
-    name = os.environ.get("UPCALL_LOG", "").strip().lower()
-    if not name:
-        return None
-    if name not in LEVELS:
-        raise SettingsError(f"UPCALL_LOG is {name!r}.", hint=f"Set it to one of {', '.join(LEVELS)}, or unset it.")
-    return logging.getLevelNamesMapping()[name.upper()]
+    name = _choice("UPCALL_LOG", LEVELS)
+    return logging.getLevelNamesMapping()[name.upper()] if name else None
+
+
+def _choice(variable: str, choices: tuple[str, ...]) -> str:
+    word = os.environ.get(variable, "").strip().lower()
+    if word and word not in choices:
+        raise SettingsError(f"{variable} is {word!r}.", hint=f"Set it to one of {', '.join(choices)}, or unset it.")
+    return word
 
 
 def _file(path: str) -> logging.Handler:

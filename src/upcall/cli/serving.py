@@ -5,42 +5,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from upcall.app import WorkerThread, load_app
 from upcall.cli.logs import configure_logging
+from upcall.cli.tokens import live_tokens
 from upcall.errors import SettingsError, StoreError, UpcallError
-from upcall.inbox import SCHEMA_VERSION, TokenRecord, open_inbox, store_version, upgrade_store
+from upcall.inbox import open_inbox
 from upcall.inbox.spool import Spool, spool_directory
-from upcall.listener import Gate, ListenerStats, Reception, Sources, Token, generate_token, parse_tokens
+from upcall.listener import Gate, ListenerStats, Reception, Sources
 from upcall.listener.connections import Connections, Limits
 from upcall.listener.server import bind, max_connections, run, serving, tls_context, until_stopped, url_of
 from upcall.listener.service import AdminService, CallbackService
+from upcall.listener.upkeep import Upkeep, is_old
 from upcall.redact import mask_token
-from upcall.settings import default_store
-from upcall.thingspace import check_account
+from upcall.settings import default_store, read_accounts
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Callable
 
-    from upcall.app import Upcall
     from upcall.dispatch import Handler
     from upcall.inbox import Inbox
     from upcall.listener.request import Request
 
-__all__ = ["ListenOptions", "run_listener"]
-
-PROJECTION_PAUSE_SECONDS: Final = 0.2
-PROJECTION_BATCH: Final = 100
-QUOTA_SECONDS: Final = 10.0
-"""How often the listener asks what the quarantine holds: others release and drop."""
+__all__ = ["ListenOptions", "expected_accounts", "run_listener"]
 
 _log = logging.getLogger("upcall.listener")
 _access = logging.getLogger("upcall.access")
@@ -107,11 +100,11 @@ def run_listener(
     configure_logging(logging.INFO)
     url = options.store or default_store()
     sources = _sources(options)
-    tls = tls_context(options.tls_certificate, options.tls_key) if options.tls_certificate else None
+    tls = _tls(options)
     # The module before the store and the port: a mistake in it should leave neither behind.
     app = load_app(options.module) if options.module else None
     with contextlib.ExitStack() as stack:
-        is_old = (store_version(url) or SCHEMA_VERSION) < SCHEMA_VERSION
+        old = is_old(url)
         inbox = stack.enter_context(open_inbox(url, create=True, accept_old=True))
         spool = _spool(options, url)
         listener = _Listener(
@@ -119,7 +112,7 @@ def run_listener(
         )
         listener.bind()
         log(f"upcall: keeping callbacks in {inbox.url}")
-        run(listener.serve(_Worker(app, inbox.url, subscribers), on_ready, log, is_old=is_old))
+        run(listener.serve(WorkerThread(app, inbox.url, subscribers), on_ready, log, old=old))
 
 
 class _Listener:
@@ -154,7 +147,7 @@ class _Listener:
                 raise
 
     async def serve(
-        self, worker: _Worker, on_ready: Callable[[str], None], log: Callable[[str], None], *, is_old: bool
+        self, worker: WorkerThread, on_ready: Callable[[str], None], log: Callable[[str], None], *, old: bool
     ) -> None:
         """Serve until a signal comes; answer what was accepted, stop the handlers, and say what was done."""
         reception, limits = self._reception, self._options.limits
@@ -167,15 +160,17 @@ class _Listener:
             log=_log_request if self._options.access_log else None,
         )
         reception.count_connections = lambda: len(connections.open) + len(connections.expected)
+        upkeep = Upkeep(self._inbox, reception, upgrade=old, on_upgraded=worker.start)
         async with until_stopped(on_hangup=self._reload_certificate if self._tls else None) as stop:
             try:
                 async with contextlib.AsyncExitStack() as stack:
                     await stack.enter_async_context(self._admin())
                     stack.push_async_callback(reception.aclose)
+                    stack.push_async_callback(upkeep.aclose)
                     await stack.enter_async_context(serving(connections, self._socket, tls=self._tls))
                     reception.begin()
-                    stack.enter_context(_beside(self._upkeep(worker, is_old=is_old)))
-                    if not is_old:
+                    upkeep.begin()
+                    if not old:
                         worker.start()
                     on_ready(self._url())
                     await stop.wait()
@@ -217,83 +212,18 @@ class _Listener:
             yield
         await admin.aclose()
 
-    async def _upkeep(self, worker: _Worker, *, is_old: bool) -> None:
-        """Bring an old store up to date while the spool accepts; then keep the read model near."""
-        asked_at = -QUOTA_SECONDS
-        trouble = ""
-        while True:
-            pause = PROJECTION_PAUSE_SECONDS
-            try:
-                if is_old:
-                    await self._upgrade()
-                    await asyncio.to_thread(worker.start)
-                    is_old = False
-                if time.monotonic() - asked_at >= QUOTA_SECONDS:
-                    asked_at = time.monotonic()
-                    self._reception.look_for_spool()
-                    held = await asyncio.to_thread(self._inbox.quarantined_bytes)
-                    if not self._reception.state.spooling:  # what lies in the spool is not in that figure
-                        self._reception.quarantined_bytes = held
-                # In a thread: where another process holds the store's write lock, requests go on being read.
-                if self._reception.is_idle:
-                    taken = await asyncio.to_thread(self._inbox.project, limit=PROJECTION_BATCH)
-                    pause = 0.0 if taken else pause
-                trouble = ""
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again: nobody else would
-                if str(error) != trouble:  # once, not with each attempt
-                    trouble = str(error)
-                    _log.warning("the %s waits: %s", "upgrade" if is_old else "read model", error)
-                pause *= 10
-            await asyncio.sleep(pause)
-
-    async def _upgrade(self) -> None:
-        url = self._inbox.url
-        _log.warning("store %s is of an older Upcall: callbacks go to the spool while it is upgraded", url)
-        before, after = await asyncio.to_thread(upgrade_store, url)
-        _log.warning("store %s was upgraded from schema %d to %d", url, before, after)
-
-
-class _Worker:
-    """Run handlers in a thread, if there are any."""
-
-    def __init__(self, app: Upcall | None, url: str, subscribers: Sequence[Handler]) -> None:
-        self._app = app
-        self._url = url
-        self._subscribers = subscribers
-        self._thread: WorkerThread | None = None
-
-    def start(self) -> None:
-        if self._subscribers or (self._app is not None and self._app.handlers):
-            thread = WorkerThread(self._app, self._url, self._subscribers)
-            thread.start()
-            self._thread = thread
-
-    def stop(self) -> None:
-        if self._thread is not None:
-            self._thread.stop()
-
-
-@contextlib.contextmanager
-def _beside(work: Coroutine[Any, Any, None]) -> Iterator[None]:
-    """Run a coroutine beside what follows, and cancel it at the end."""
-    task = asyncio.ensure_future(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-
 
 def _log_request(request: Request, status: int, seconds: float) -> None:
     """Write one line about a request: never its token, its query or its body."""
-    _access.info(
-        "%s %s %d %d bytes %.1f ms from %s",
-        request.method.decode("ascii", "replace"),
-        "/callbacks/***" if request.path.startswith("/callbacks/") else "/***",
-        status,
-        request.size,
-        seconds * 1000,
-        request.token[1].address if isinstance(request.token, tuple) else request.peer.address,
-    )
+    fields = {
+        "method": request.method.decode("ascii", "replace"),
+        "path": "/callbacks/***" if request.path.startswith("/callbacks/") else "/***",
+        "status": status,
+        "bytes": request.size,
+        "ms": round(seconds * 1000, 1),
+        "from": request.token[1].address if isinstance(request.token, tuple) else request.peer.address,
+    }
+    _access.info("%s %s %d %d bytes %.1f ms from %s", *fields.values(), extra={"fields": fields})
 
 
 def _sources(options: ListenOptions) -> Sources:
@@ -306,13 +236,25 @@ def _sources(options: ListenOptions) -> Sources:
     return sources
 
 
+def _tls(options: ListenOptions) -> ssl.SSLContext | None:
+    """Return what https needs, None for plain HTTP."""
+    if options.tls_certificate:
+        return tls_context(options.tls_certificate, options.tls_key)
+    if options.tls_key:
+        raise SettingsError(
+            "--tls-key is given without --tls-cert, and plain HTTP would be spoken.",
+            hint="Name the certificate and its chain with --tls-cert.",
+        )
+    return None
+
+
 def _spool(options: ListenOptions, url: str) -> Spool:
     """Return the spool, and say so where it would not help."""
     spool = Spool(options.spool or spool_directory(url))
     try:
         spool.test()
     except StoreError as error:
-        _log.warning("%s While it cannot be written, a store that fails costs callbacks.", error)
+        _log.warning("%s While that is so, a store that fails may cost callbacks.", error)
     return spool
 
 
@@ -323,36 +265,20 @@ def _host_and_port(text: str) -> tuple[str, int]:
     return (host.strip("[]") if mark and host else "127.0.0.1"), int(port)
 
 
-def live_tokens(inbox: Inbox, texts: Sequence[str], accounts: Sequence[str]) -> list[Token]:
-    """Return the tokens to accept: given, else from the environment, else this store's own."""
-    try:
-        owners = tuple(check_account(account) for account in accounts)
-    except ValueError as error:
-        raise SettingsError(f"{error}.") from None
-    given = list(texts) or _environment_tokens()
-    if given:
-        return parse_tokens(given, owners)
-    records = inbox.tokens()
-    kept = [record for record in records if set(record.accounts) == set(owners)]
-    if len(kept) < len(records):
-        _log.warning(
-            "this store has a generated token for other accounts, which is not accepted now; to go on with it, give the"
-            " same --account options as before, or give the token itself by UPCALL_TOKENS"
+def expected_accounts(named: Sequence[str], config: Path | None) -> tuple[str, ...]:
+    """Return the accounts whose callbacks are expected, none for all: those named, and those of a settings file.
+
+    No file is looked for: a server that begins in another directory must not expect other accounts.
+
+    Raises:
+        SettingsError: The file cannot be used, or names no account.
+    """
+    if config is None:
+        return tuple(named)
+    listed = [account.name for account in read_accounts(config)]
+    if not listed:  # it would admit every account, and look as if it did not
+        raise SettingsError(
+            f"The settings file {config} names no account.",
+            hint="Add [[accounts]] tables with a name, or leave --config out to expect every account.",
         )
-    if not kept:
-        kept = [TokenRecord(generate_token(), owners)]
-        inbox.add_token(kept[0], time.time_ns() // 1000)
-    return [Token(record.token, frozenset(record.accounts)) for record in kept]
-
-
-def _environment_tokens() -> list[str]:
-    text = os.environ.get("UPCALL_TOKENS", "")
-    path = os.environ.get("UPCALL_TOKENS_FILE")
-    if not text and path:
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(
-                f"UPCALL_TOKENS_FILE names {path}, which cannot be read: {error}.", hint="Correct the path or unset it."
-            ) from None
-    return text.replace(",", " ").split()
+    return tuple(dict.fromkeys((*named, *listed)))

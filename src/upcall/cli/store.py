@@ -141,7 +141,9 @@ class _bar:  # noqa: N801 - used as a function
 
 def _facts(inbox: Inbox, url: str, spool: Path | None) -> dict[str, Any]:
     from upcall.inbox import store_version
+    from upcall.inbox.spool import shares_disk
 
+    directory = _spool_directory(url, spool)
     segments = _segments(url, spool)
     return {
         "store": inbox.url,
@@ -149,11 +151,13 @@ def _facts(inbox: Inbox, url: str, spool: Path | None) -> dict[str, Any]:
         **_disk(url),
         "quarantine_bytes": inbox.quarantined_bytes(),
         "spool": {
-            "directory": str(_spool_directory(url, spool)),
+            "directory": str(directory),
+            "shares_disk": shares_disk(directory, url),
             "files": len(segments),
             "arrivals": sum(segment.records for segment in segments if not segment.set_aside),
             "size_bytes": sum(segment.size_bytes for segment in segments),
             "damaged": [segment.name for segment in segments if segment.damaged_bytes],
+            "unreadable": {segment.name: segment.unreadable for segment in segments if segment.unreadable},
         },
     }
 
@@ -176,11 +180,12 @@ def _handlers(inbox: Inbox) -> list[dict[str, Any]]:
 
 def _disk(url: str) -> dict[str, Any]:
     """Look at the files of a store that has some."""
-    from upcall.inbox.stores import file_system, store_path
+    from upcall.inbox.durable import file_system
+    from upcall.inbox.stores import store_path
 
     if "://" in url and not url.startswith("sqlite:"):
         return {"size_bytes": 0, "log_bytes": 0, "free_bytes": None, "file_system": None}
-    path = store_path(url)
+    path = store_path(url).resolve()  # the log lies beside the file, not beside a link to it
     log_file = path.with_name(f"{path.name}-wal")
     return {
         "size_bytes": path.stat().st_size,
@@ -215,6 +220,8 @@ def _outside_problems(found: dict[str, Any]) -> Iterator[str]:
         yield f"only {words_of_bytes(free)} are free on the store's disk. Make room: upcall store prune, or elsewhere."
     for name in found["spool"]["damaged"]:
         yield f"spool file {name} holds bytes that cannot be read. Keep a copy of it; what can be read is imported."
+    for name, reason in found["spool"]["unreadable"].items():
+        yield f"spool file {name} cannot be read: {reason}. Mend its disk; a listener tries it again every few minutes."
 
 
 def _print_check(found: dict[str, Any]) -> None:
@@ -223,7 +230,7 @@ def _print_check(found: dict[str, Any]) -> None:
     waiting = (
         f"{spool['arrivals']} arrivals in {spool['files']} files, {words_of_bytes(spool['size_bytes'])}: a running"
         " `upcall listen` imports them"
-        if spool["arrivals"]
+        if spool["arrivals"] or spool["unreadable"]
         else "nothing waits"
     )
     facts = {
@@ -256,4 +263,5 @@ def _standing(handler: dict[str, Any]) -> str:
 def _room(found: dict[str, Any]) -> str:
     if found["free_bytes"] is None:
         return "none"
-    return f"{words_of_bytes(found['free_bytes'])} free, {found['file_system'] or 'of an unknown file system'}"
+    spool = "; the spool's too, so a full one stops both" if found["spool"]["shares_disk"] else ""
+    return f"{words_of_bytes(found['free_bytes'])} free, {found['file_system'] or 'of an unknown file system'}{spool}"

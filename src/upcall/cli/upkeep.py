@@ -159,7 +159,7 @@ def unsubscribe(
 ) -> None:
     """Forget a handler that was taken out of service, with its work that is not done: so that retention goes on.
 
-    Where it runs again it is new, and begins where the others stand.
+    Where it runs again it is new, and begins where the furthest handler stands or stood.
     """
     from upcall.cli.reading import reading
     from upcall.errors import UpcallError

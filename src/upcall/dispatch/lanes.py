@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from upcall.dispatch.handlers import Handler
     from upcall.inbox import WorkItem
 
-__all__ = ["Job", "Lane", "claim_groups", "free_slots", "starts"]
+__all__ = ["Job", "Lane", "calls_running", "claim_groups", "free_slots", "starts"]
 
 FEWEST_AHEAD = 16
 MOST_AHEAD = 1024
@@ -100,13 +100,13 @@ def free_slots(lane: Lane, concurrency: int, running: int) -> int:
     return max(0, min(own, left if lane.running else max(left, 1)))
 
 
-def starts(lanes: Sequence[Lane], concurrency: int, may_start: Callable[[Lane], bool]) -> Iterator[Lane]:
+def starts(lanes: Sequence[Lane], has_slot: Callable[[Lane], bool]) -> Iterator[Lane]:
     """Yield who starts next, in turn, while anybody can; the caller starts one of its work before it asks again."""
     more = True
     while more:
         more = False
         for lane in lanes:
-            if lane.waiting and may_start(lane) and free_slots(lane, concurrency, _running(lanes)):
+            if lane.waiting and has_slot(lane):
                 more = True
                 yield lane
 
@@ -116,12 +116,13 @@ def claim_groups(lanes: Iterable[Lane], concurrency: int, now: float) -> Iterato
     every = list(lanes)
     groups: dict[int, list[tuple[Lane, int]]] = {}
     for lane in every:
-        wanted = lane.wanted(free_slots(lane, concurrency, _running(every)), now)
+        wanted = lane.wanted(free_slots(lane, concurrency, calls_running(every)), now)
         if wanted:
             groups.setdefault(wanted.bit_length(), []).append((lane, wanted))
     for group in groups.values():
         yield [lane for lane, _ in group], min(wanted for _, wanted in group)
 
 
-def _running(lanes: Iterable[Lane]) -> int:
+def calls_running(lanes: Iterable[Lane]) -> int:
+    """Return how many calls of users' handlers run."""
     return sum(lane.running for lane in lanes if not lane.handler.is_ours)

@@ -7,8 +7,9 @@ import traceback
 from typing import TYPE_CHECKING
 
 from upcall.dispatch.control import GiveUp, RetryLater
-from upcall.dispatch.schedule import retry_delay_seconds
+from upcall.dispatch.schedule import LONGEST_BACKOFF_SECONDS, retry_delay_seconds
 from upcall.inbox import Outcome
+from upcall.redact import blank_told_password
 
 if TYPE_CHECKING:
     from upcall.dispatch.handlers import Handler
@@ -42,7 +43,7 @@ def failure(handler: Handler, item: WorkItem, error: BaseException, *, now: int,
         now: The time, UTC microseconds.
         fraction: A random number from 0 to 1, for jitter.
     """
-    asked = getattr(error, "seconds", 0.0) if isinstance(error, RetryLater) else 0.0  # a subclass may not set it
+    asked = _asked_seconds(error)
     delay = retry_delay_seconds(handler.schedule, item.attempt, fraction, at_least_seconds=asked)
     text = _text(handler, error)
     if delay is None or isinstance(error, GiveUp):
@@ -58,10 +59,20 @@ def failure(handler: Handler, item: WorkItem, error: BaseException, *, now: int,
     return Outcome(item.id, "pending", now + int(delay * _MICROS), text)
 
 
+def _asked_seconds(error: BaseException) -> float:
+    """Return how long a handler wants to wait, a year at most; a subclass may hold anything there, or nothing."""
+    seconds = getattr(error, "seconds", 0.0) if isinstance(error, RetryLater) else 0.0
+    is_wait = isinstance(seconds, (int, float)) and seconds > 0  # false of NaN too
+    return min(seconds, LONGEST_BACKOFF_SECONDS) if is_wait else 0.0
+
+
 def _text(handler: Handler, error: BaseException) -> str:
-    """Return what the store keeps: of a user's handler the traceback, of a subscriber of ours what it says."""
+    """Return what the store keeps: of a user's handler the traceback, of a subscriber of ours what it says.
+
+    Either may quote the callback.
+    """
     lines = traceback.format_exception_only(error) if handler.is_ours else traceback.format_exception(error)
-    return _storable("".join(lines)[-MAX_ERROR_CHARACTERS:])
+    return _storable(blank_told_password("".join(lines))[-MAX_ERROR_CHARACTERS:])
 
 
 def _storable(text: str) -> str:
@@ -71,7 +82,7 @@ def _storable(text: str) -> str:
 
 def _brief(error: BaseException) -> str:
     try:
-        lines = str(error).splitlines()
+        lines = blank_told_password(str(error)).splitlines()
     except Exception:  # noqa: BLE001 - an exception whose text cannot be made still has a name
         lines = []
     return _storable(f"{type(error).__name__}: {lines[0][:200] if lines else ''}".rstrip(": "))

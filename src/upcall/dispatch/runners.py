@@ -9,7 +9,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from upcall.dispatch.lanes import starts
+from upcall.dispatch.lanes import calls_running, free_slots, starts
 from upcall.dispatch.threads import HandlerThreads
 from upcall.errors import StoreError
 from upcall.inbox import open_inbox
@@ -119,16 +119,19 @@ class Runners:
             return
         self._first = (self._first + 1) % max(1, len(self._lanes))
         in_turn = [*self._lanes[self._first :], *self._lanes[: self._first]]
-        for lane in starts(in_turn, self._concurrency, self._may_start):
+        for lane in starts(in_turn, self.has_slot):
             job = self._next(lane)
             if job is not None:  # else a thread of the lane's own was quicker
                 self.start(lane, job)
 
-    def _may_start(self, lane: Lane) -> bool:
-        return not (self.is_bursting and lane.handler.transactional)
+    def has_slot(self, lane: Lane) -> bool:
+        """Tell whether one more call of a lane's may start now."""
+        if self.is_held_back or (self.is_bursting and lane.handler.transactional):
+            return False
+        return free_slots(lane, self._concurrency, calls_running(self._lanes)) > 0
 
     def start(self, lane: Lane, job: Job) -> None:
-        """Start a piece of work; its runner goes on with its lane's next."""
+        """Start a piece of work of a lane that has a slot; its runner goes on with its lane's next."""
         lane.running += 1
         if lane.handler.transactional:
             self.is_bursting = True

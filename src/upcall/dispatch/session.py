@@ -12,10 +12,10 @@ import msgspec
 
 from upcall.dispatch.attempts import Attempts
 from upcall.dispatch.events import KeptEvents
-from upcall.dispatch.lanes import Job, Lane, claim_groups, free_slots
+from upcall.dispatch.lanes import Job, Lane, calls_running, claim_groups, free_slots
 from upcall.dispatch.runners import Runners
 from upcall.errors import StoreError
-from upcall.inbox import Subscription
+from upcall.inbox import Lessee, Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -216,14 +216,8 @@ class Session:
         room = self._room(hungry)
         if not room or not self._may_claim():
             return claimed
-        looked_at, items = self._inbox.enroll_leased(
-            self._subscriptions,
-            self._owner,
-            self._now(),
-            lease_seconds=self._lease_seconds,
-            room={lane.handler.name: limit for lane, limit in room.items()},
-            limit=ENROLL_LIMIT,
-        )
+        lessee = Lessee(self._owner, self._lease_seconds, {lane.handler.name: limit for lane, limit in room.items()})
+        looked_at, items = self._inbox.enroll(self._subscriptions, self._now(), limit=ENROLL_LIMIT, lessee=lessee)
         got = Counter(item.subscriber for item in items)
         now = time.monotonic()
         for lane, limit in room.items():
@@ -257,7 +251,7 @@ class Session:
 
     def _room(self, lanes: Sequence[Lane]) -> dict[Lane, int]:
         """Return how much more lanes want, those that want any."""
-        running = sum(lane.running for lane in self._lanes.values() if not lane.handler.is_ours)
+        running = calls_running(self._lanes.values())
         rooms = {lane: lane.room(free_slots(lane, self._concurrency, running)) for lane in lanes}
         return {lane: room for lane, room in rooms.items() if room > 0}
 
@@ -292,15 +286,24 @@ class Session:
         return self._suspect is None
 
     def _start(self) -> None:
-        suspect = self._suspect
-        if suspect is None or suspect.is_started:
-            self._runners.start_what_waits()
-        elif suspect.has_waited or self._held == {suspect.job.item.id}:
+        if self._suspect is not None and not self._suspect.is_started:
+            self._start_suspect(self._suspect)
+        self._runners.start_what_waits()
+
+    def _start_suspect(self, suspect: _Suspect) -> None:
+        """Start a suspect once nothing else is held, or it has waited for that long enough, and nothing more beside it.
+
+        Where its lane has no slot by then it waits for one like other work: a handler's limit counts for more.
+        """
+        if not (suspect.has_waited or self._held == {suspect.job.item.id}):
+            return
+        if self._runners.has_slot(suspect.lane):
             suspect.is_started, suspect.since = True, time.monotonic()
             self._runners.is_held_back = True
             self._runners.start(suspect.lane, suspect.job)
-        else:
-            self._runners.start_what_waits()
+        elif suspect.has_waited:
+            suspect.lane.waiting.appendleft(suspect.job)
+            self._suspect = None
 
     def _turn_ended(self, lane: Lane) -> None:
         self._start()

@@ -33,7 +33,8 @@ class Worker:
         inbox: The store, used by this worker alone.
         handlers: Whom to call.
         concurrency: How many calls of handlers run at once; one that runs nothing may always start one beyond.
-        lease_seconds: How long work stays this worker's without a sign of life, which it gives three times as often.
+        lease_seconds: How long work stays this worker's without a sign of life. It gives one every 15 seconds, of a
+            shorter lease three times in its time.
         poll_seconds: How often an idle worker looks for new callbacks.
         now: The wall clock, UTC microseconds.
         fraction: Random numbers from 0 to 1, for jitter.
@@ -48,7 +49,7 @@ class Worker:
         handlers: Sequence[Handler],
         *,
         concurrency: int = 16,
-        lease_seconds: float = 30.0,
+        lease_seconds: float = 45.0,
         poll_seconds: float = 0.05,
         now: Callable[[], int] = lambda: time.time_ns() // 1000,
         fraction: Callable[[], float] = random.random,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from upcall.inbox.values import EVERYTHING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
     from types import TracebackType
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         DriftRecord,
         Forgotten,
         Ledger,
+        Lessee,
         Outcome,
         Pruned,
         Receipt,
@@ -77,6 +78,10 @@ class Appender(Protocol):
 
         A mark is a name and a position that `marked` returns once this transaction is committed: so that what is
         imported is imported once.
+
+        Raises:
+            StoreError: The store failed, and nothing is staged; or what was staged before is neither committed nor
+                rolled back, and stays so.
         """
         ...
 
@@ -123,42 +128,25 @@ class Inbox(Protocol):
     # handing out work
 
     def subscribe(self, names: Sequence[str], now: int) -> None:
-        """Make subscribers known: the first ones of a store begin at its start, later ones where those stand."""
+        """Make subscribers known: the first ones of a store begin at its start, later ones where the furthest stood."""
         ...
 
     def unsubscribe(self, name: str) -> int:
         """Forget a subscriber and its work that is not done; return how much work that was."""
         ...
 
-    def enroll(self, subscriptions: Sequence[Subscription], now: int, *, limit: int = 500) -> int:
-        """Turn callbacks that subscribers have not seen, or that were released since, into work.
-
-        Returns how many callbacks were looked at.
-        """
-        ...
-
-    def enroll_leased(
-        self,
-        subscriptions: Sequence[Subscription],
-        owner: str,
-        now: int,
-        *,
-        lease_seconds: float,
-        room: Mapping[str, int],
-        limit: int = 500,
+    def enroll(
+        self, subscriptions: Sequence[Subscription], now: int, *, limit: int = 500, lessee: Lessee | None = None
     ) -> tuple[int, list[WorkItem]]:
-        """Enroll, and lease to an owner at once what would be claimed next anyway.
-
-        Meant for an owner that has just claimed, and found less than it has room for.
+        """Turn callbacks that subscribers have not seen, or that were released since, into work.
 
         Args:
             subscriptions: Who wants which callbacks.
-            owner: Who leases it.
             now: The time.
-            lease_seconds: How long it stays the owner's without a sign of life.
-            room: How many pieces to lease of each subscriber's new work, oldest first; of a subscriber that is not
-                in it, none. The rest is pending, and so is all that waits within an order: `claim` hands it out.
             limit: At most so many callbacks.
+            lessee: Who leases at once what would be claimed next anyway: an owner that has just claimed, and found
+                less than it has room for. The rest is pending, and so is all that waits within an order: `claim` hands
+                it out.
 
         Returns:
             How many callbacks were looked at, and what was leased.
@@ -311,7 +299,11 @@ class Inbox(Protocol):
         ...
 
     def add_token(self, record: TokenRecord, now: int) -> None:
-        """Keep a generated token."""
+        """Keep a generated token.
+
+        Raises:
+            StoreError: The store has it already.
+        """
         ...
 
     # upkeep

@@ -7,13 +7,13 @@ import fcntl
 import logging
 import os
 import re
-import sys
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from upcall.errors import StoreError
-from upcall.inbox.framing import HEADER_BYTES, ID_BYTES, check_version, frame, header, is_torn, pieces, survey
+from upcall.inbox.durable import sync_directory, sync_file
+from upcall.inbox.framing import HEADER_BYTES, ID_BYTES, Survey, check_version, frame, header, is_torn, pieces, survey
 from upcall.inbox.values import Arrival
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from upcall.inbox.framing import Piece
 
-__all__ = ["DAMAGED", "SEGMENT", "Segment", "SegmentInfo", "inspect", "is_segment", "sync_directory"]
+__all__ = ["DAMAGED", "SEGMENT", "Segment", "SegmentInfo", "inspect", "is_segment"]
 
 SEGMENT: Final = ".spool"
 DAMAGED: Final = ".damaged"
@@ -46,6 +46,7 @@ class SegmentInfo(msgspec.Struct, frozen=True):
         damaged_bytes: Bytes that are no record, though a record was there.
         torn_bytes: Bytes at its end that a crash in the middle of an append leaves; they were never acknowledged.
         set_aside: Whether it was imported already, and is kept only for its damage.
+        unreadable: Why nothing of it can be read now, None where it can.
     """
 
     name: str
@@ -54,6 +55,7 @@ class SegmentInfo(msgspec.Struct, frozen=True):
     damaged_bytes: int
     torn_bytes: int
     set_aside: bool
+    unreadable: str | None = None
 
 
 class Segment:
@@ -69,8 +71,6 @@ class Segment:
     def __init__(self, path: Path, descriptor: int, end: int, *, is_own: bool) -> None:
         self.name: str = path.stem
         """Its name, and that of its mark in the store; never used again."""
-        self.records: int = -(-(end - HEADER_BYTES) // _TYPICAL_RECORD_BYTES)
-        """How many arrivals wait here; of another process's, until the first `read`, about how many."""
         self.end: int = end
         self.is_sealed: bool = not is_own
         self.damage: dict[int, int] = {}
@@ -79,11 +79,11 @@ class Segment:
         self._descriptor = descriptor
         self._identity = _identity(os.fstat(descriptor))
         self._marker = _marker(path)
-        self._is_counted = is_own
+        self._records = _ceil(end - HEADER_BYTES, _TYPICAL_RECORD_BYTES)
+        self._is_looked_through = is_own
         self._is_damaged = False
         self._is_spent = False
         self._position = HEADER_BYTES
-        self._last_read = (HEADER_BYTES, 0)  # where it ended, and how many arrivals it gave
 
     @classmethod
     def create(cls, directory: Path, number: int) -> Segment:
@@ -104,7 +104,7 @@ class Segment:
                 # Another process may have taken it, still without a lock, for what a crash left, and removed it.
                 if _lock(descriptor, path):
                     _write_all(descriptor, header(marker))
-                    _sync(descriptor)
+                    sync_file(descriptor)
                     sync_directory(directory)
                     return cls(path, descriptor, HEADER_BYTES, is_own=True)
             except BaseException:
@@ -135,6 +135,11 @@ class Segment:
             raise
         os.close(descriptor)
         return None
+
+    @property
+    def records(self) -> int:
+        """Return about how many arrivals wait here, and 0 only where none does."""
+        return _ceil(self.size_bytes * self._records, max(self.end - HEADER_BYTES, 1))
 
     @property
     def size_bytes(self) -> int:
@@ -174,14 +179,14 @@ class Segment:
             self.is_sealed = not self._cut_back()
             raise
         try:
-            _sync(self._descriptor)
+            sync_file(self._descriptor)
         except OSError:
             # The kernel may have dropped the pages and say next time that all is well: nothing is written behind them.
             self._cut_back()
             raise
         self.is_sealed = False
         self.end += len(data)
-        self.records += len(arrivals)
+        self._records += len(arrivals)
 
     def read(self, offset: int, *, max_records: int, max_bytes: int) -> tuple[list[Arrival], int, bool]:
         """Read arrivals in the order in which they were written, past any damage.
@@ -212,8 +217,10 @@ class Segment:
                 arrivals += self._arrival(piece)
                 at = piece.end
         except OSError as error:
-            raise StoreError(f"spool file {self._path} cannot be read: {error.strerror}.") from error
-        self._last_read = (at, len(arrivals))
+            raise StoreError(
+                f"spool file {self._path} cannot be read: {error.strerror}.",
+                hint="Mend its disk, and leave the file: it waits, and is tried again every few minutes.",
+            ) from error
         is_end = at >= self.end
         self.is_sealed = self.is_sealed or is_end
         return arrivals, at, is_end
@@ -245,7 +252,6 @@ class Segment:
 
     def _spend(self) -> None:
         self._is_spent = True
-        self.records = 0
         self._position = self.end
 
     def _leave(self) -> None:
@@ -258,26 +264,19 @@ class Segment:
         """Take back what was written behind the last good group; tell whether that is on disk."""
         try:
             os.ftruncate(self._descriptor, self.end)
-            _sync(self._descriptor)
+            sync_file(self._descriptor)
         except OSError:
             return False
         return True
 
     def _pass(self, offset: int) -> None:
         """Count what lies before an offset as imported."""
-        if not self._is_counted:
-            found = survey(self._descriptor, self._marker, HEADER_BYTES, self.end)
-            self.records = found.records
+        if not self._is_looked_through:
             # Of damage that lies before the offset nothing else tells.
-            self._is_damaged = found.damaged_bytes > 0
-            self._is_counted = True
-        if offset == self._position:  # the last batch, once more
-            return
-        ended_at, given = self._last_read
-        if offset == ended_at:
-            self.records -= given
-        else:
-            self.records = survey(self._descriptor, self._marker, offset, self.end).records
+            if offset > HEADER_BYTES:
+                found = survey(self._descriptor, self._marker, HEADER_BYTES, self.end)
+                self._is_damaged = found.damaged_bytes > 0
+            self._is_looked_through = True
         self._position = offset
 
     def _arrival(self, piece: Piece) -> list[Arrival]:
@@ -319,16 +318,21 @@ def inspect(path: Path) -> SegmentInfo:
     """Look at a segment that somebody may be writing.
 
     Raises:
-        OSError: It cannot be read.
+        FileNotFoundError: It is gone.
         StoreVersionError: A newer Upcall wrote it.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    end, found, unreadable = path.stat().st_size, Survey(), None
     try:
-        check_version(descriptor, path)
-        end = os.fstat(descriptor).st_size
-        found = survey(descriptor, _marker(path), HEADER_BYTES, end)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            check_version(descriptor, path)
+            found = survey(descriptor, _marker(path), HEADER_BYTES, end)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        unreadable = error.strerror
     return SegmentInfo(
         name=path.stem,
         records=found.records,
@@ -336,16 +340,8 @@ def inspect(path: Path) -> SegmentInfo:
         damaged_bytes=found.damaged_bytes,
         torn_bytes=found.torn_bytes,
         set_aside=path.suffix == DAMAGED,
+        unreadable=unreadable,
     )
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _marker(path: Path) -> bytes:
@@ -371,8 +367,5 @@ def _write_all(descriptor: int, data: bytes) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def _sync(descriptor: int) -> None:
-    if sys.platform == "darwin":
-        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)  # fsync alone does not reach the platter there
-    else:
-        os.fdatasync(descriptor)
+def _ceil(number: int, divisor: int) -> int:
+    return -(-number // divisor)

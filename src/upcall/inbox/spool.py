@@ -15,21 +15,25 @@ import time
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from upcall.errors import StoreError, StoreVersionError
+from upcall.inbox.durable import existing, make_directory, network_file_system
 from upcall.inbox.framing import HEADER_BYTES
-from upcall.inbox.segment import SEGMENT, Segment, SegmentInfo, inspect, is_segment, sync_directory
+from upcall.inbox.segment import SEGMENT, Segment, SegmentInfo, inspect, is_segment
 from upcall.inbox.stores import store_path
 from upcall.settings import state_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from upcall.inbox.values import Arrival
 
-__all__ = ["Segment", "SegmentInfo", "Spool", "spool_directory", "spooled"]
+__all__ = ["Segment", "SegmentInfo", "Spool", "shares_disk", "spool_directory", "spooled"]
 
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
 """A segment that is longer takes no further group."""
+UNREADABLE_SECONDS: Final = 300.0
+"""How soon a segment that could not be read is tried again. A disk that fails may take long over each attempt, and
+acknowledgements wait meanwhile."""
 
 _log = logging.getLogger("upcall.inbox")
 
@@ -55,19 +59,22 @@ class Spool:
 
     Args:
         directory: Where; it is made when the first arrivals come.
+        clock: Tells seconds, from any beginning.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.directory = directory
+        self._clock = clock
         self._held: dict[str, Segment] = {}
         self._written: Segment | None = None
         self._damaged_bytes = 0
+        self._put_off: dict[str, tuple[float, str]] = {}  # a segment's name; until when, and why
         self._reported: set[str] = set()
         self._is_closed = False
 
     @property
     def records(self) -> int:
-        """Return how many arrivals wait in the segments that this process holds, since `segments` was last asked."""
+        """Return about how many arrivals wait in the segments that this process holds."""
         return sum(segment.records for segment in list(self._held.values()))
 
     @property
@@ -79,6 +86,11 @@ class Spool:
     def damaged_bytes(self) -> int:
         """Return how many bytes of damage this process came upon."""
         return self._damaged_bytes + sum(sum(segment.damage.values()) for segment in list(self._held.values()))
+
+    @property
+    def trouble(self) -> str | None:
+        """Return why a segment that waits could not be read, None where all could."""
+        return next((why for _, why in self._put_off.values()), None)
 
     def append(self, arrivals: Sequence[Arrival]) -> None:
         """Keep arrivals; they are on disk when this returns.
@@ -105,37 +117,56 @@ class Spool:
     def segments(self) -> list[Segment]:
         """Return what this process may import, oldest first: its own segments, and those of processes that are gone.
 
-        Segments that another process writes or imports are left alone. Those returned are held until they are
-        removed: ask the store for a segment's mark after this, not before.
+        Segments that another process writes or imports are left alone, and so are, for a while, those that were put
+        off. Those returned are held until they are removed: ask the store for a segment's mark after this, not before.
         """
+        now = self._clock()
+        self._put_off = {name: (until, why) for name, (until, why) in self._put_off.items() if until > now}
         for segment in [held for held in self._held.values() if held.is_gone]:
             self._damaged_bytes += sum(segment.damage.values())
             del self._held[segment.name]
         for path in self._files():
-            if path.stem not in self._held:
+            if path.stem not in self._held and path.stem not in self._put_off:
                 self._adopt(path)
-        return [segment for _, segment in sorted(self._held.items()) if not segment.is_spent]
+        held = [segment for _, segment in sorted(self._held.items()) if not segment.is_spent]
+        return [segment for segment in held if segment.name not in self._put_off]
+
+    def put_off(self, segment: Segment, error: StoreError) -> None:
+        """Leave a segment that could not be read where it is, and try it again later: those behind it go on.
+
+        Args:
+            segment: One of `segments`; nothing more is written to it.
+            error: What its `read` raised.
+        """
+        segment.is_sealed = True
+        self._leave_for_later(segment.name, str(error))
 
     def test(self) -> None:
+        """Find out whether arrivals would be safe here.
+
+        Raises:
+            StoreError: They could not be kept; or they could, but on a network file system, which may lie about it.
+        """
+        self.probe()
+        kind = network_file_system(self.directory)
+        if kind is not None:
+            raise StoreError(
+                f"spool {self.directory} lies on a network file system ({kind}): fsync cannot be trusted there.",
+                hint="Name a local directory with --spool or UPCALL_STATE_DIR.",
+            )
+
+    def probe(self) -> None:
         """Find out, by making a file, whether arrivals could be kept here.
 
         Raises:
             StoreError: They could not.
         """
         try:
-            self._make_directory()
+            make_directory(self.directory)
             probe = Segment.create(self.directory, 0)
         except OSError as error:
             self._fail(error)
         probe.remove()
-
-    def shares_disk(self, url: str) -> bool:
-        """Tell whether the store lies on the same file system: a full disk then stops both."""
-        store = _file(url)
-        try:
-            return store is not None and _existing(store).stat().st_dev == _existing(self.directory).stat().st_dev
-        except OSError:
-            return False
 
     def close(self) -> None:
         """Let go of all segments: what is in them waits for the next process."""
@@ -157,7 +188,7 @@ class Spool:
                 "spool file %s was deleted while in use; what is in it is kept until this process ends.", current.name
             )
         self._seal()
-        self._make_directory()
+        make_directory(self.directory)
         self._written = Segment.create(self.directory, self._next_number())
         self._held[self._written.name] = self._written
         return self._written
@@ -179,7 +210,8 @@ class Spool:
         try:
             segment = Segment.adopt(path)
         except (OSError, StoreVersionError) as error:
-            self._report(path.stem, f"spool file {path} waits, and cannot be imported: {error}")
+            reason = f"{error.strerror}." if isinstance(error, OSError) else error
+            self._leave_for_later(path.stem, f"spool file {path} waits, and cannot be imported: {reason}")
             return
         if segment is not None:
             self._held[segment.name] = segment
@@ -193,6 +225,10 @@ class Spool:
             self._report("", f"spool {self.directory} cannot be looked through: {error.strerror}.")
             return []
 
+    def _leave_for_later(self, name: str, why: str) -> None:
+        self._put_off[name] = self._clock() + UNREADABLE_SECONDS, why
+        self._report(name, why)
+
     def _report(self, about: str, text: str) -> None:
         """Log an error once."""
         if about not in self._reported:
@@ -204,19 +240,25 @@ class Spool:
         numbers = [int(path.stem.partition("-")[0]) for path in self._files()]
         return max([time.time_ns() // 1000, *(number + 1 for number in numbers)])
 
-    def _make_directory(self) -> None:
-        missing = [path for path in (self.directory, *self.directory.parents) if not path.exists()]
-        for path in reversed(missing):
-            path.mkdir(mode=0o700, exist_ok=True)
-        for path in {self.directory.parent, *(path.parent for path in missing)}:
-            with contextlib.suppress(PermissionError):  # one that somebody else made, and that may not be read
-                sync_directory(path)
-
     def _fail(self, error: OSError) -> NoReturn:
         raise StoreError(
             f"spool {self.directory} cannot take callbacks: {error.strerror}.",
             hint="Free space or mend it, or set UPCALL_STATE_DIR to a directory on another disk.",
         ) from error
+
+
+def shares_disk(directory: Path, url: str) -> bool:
+    """Tell whether a spool's directory and a store, there or not yet, lie on one disk: a full one then stops both.
+
+    Args:
+        directory: From `spool_directory`.
+        url: The store's URL.
+    """
+    store = _file(url)
+    try:
+        return store is not None and existing(store).stat().st_dev == existing(directory).stat().st_dev
+    except OSError:
+        return False
 
 
 def spooled(directory: Path) -> list[SegmentInfo]:
@@ -245,8 +287,3 @@ def spooled(directory: Path) -> list[SegmentInfo]:
 def _file(url: str) -> Path | None:
     """Return the file that a store's URL names, None where it names none."""
     return store_path(url).resolve() if "://" not in url or url.startswith("sqlite:") else None
-
-
-def _existing(path: Path) -> Path:
-    """Return a path, or the nearest of the directories around it that exists."""
-    return next(place for place in (path, *path.parents) if place.exists())

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SCHEMA_VERSION",
-    "file_system",
     "open_inbox",
     "restore_store",
     "store_path",
@@ -125,13 +124,6 @@ def restore_store(source: Path, url: str, *, replace: bool = False) -> Path | No
     from upcall.inbox.sqlite.copies import restore  # noqa: PLC0415 - sqlite3 is loaded with the first store
 
     return restore(source, store_path(url), replace=replace)
-
-
-def file_system(path: Path) -> str | None:
-    """Return the type of file system that holds a path, where the machine says (Linux)."""
-    from upcall.inbox.sqlite.connection import file_system as find  # noqa: PLC0415 - as above
-
-    return find(path)
 
 
 def store_path(url: str) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 
 import msgspec
@@ -22,6 +22,7 @@ __all__ = [
     "DriftRecord",
     "Forgotten",
     "Ledger",
+    "Lessee",
     "Outcome",
     "Pruned",
     "Receipt",
@@ -310,6 +311,20 @@ class Subscription(msgspec.Struct, frozen=True):
     ordered: bool = False
 
 
+class Lessee(msgspec.Struct, frozen=True):
+    """Say who leases work as it is made, and how much of it.
+
+    Args:
+        owner: Who.
+        seconds: How long it stays the owner's without a sign of life.
+        room: How many pieces of each subscriber's new work, oldest first; of a subscriber that is not in it, none.
+    """
+
+    owner: str
+    seconds: float
+    room: Mapping[str, int]
+
+
 class WorkItem(msgspec.Struct, frozen=True):
     """Hold one claimed piece of work.
 
@@ -438,6 +453,8 @@ class SubscriberRecord(msgspec.Struct, frozen=True):
         leased: Its work that somebody is at.
         dead: Its work that was given up.
         oldest_at: When the oldest callback that it is not done with was received, None where there is none.
+        done: How many attempts ended well since it is known; neither replays nor retention take any back.
+        failed: How many attempts failed since it is known; one that recorded no end is neither.
     """
 
     name: str
@@ -446,6 +463,8 @@ class SubscriberRecord(msgspec.Struct, frozen=True):
     leased: int
     dead: int
     oldest_at: int | None
+    done: int = 0
+    failed: int = 0
 
 
 class DriftRecord(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""Receiving: size, address, token, durable append, answer, in that order; no user code before the answer.
+"""Receiving: token, method, source, body, durable append, answer, in that order; no user code before the answer.
 
 The server that runs it stands in `upcall.listener.server`, which needs the extra ``server``.
 """

@@ -7,17 +7,19 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["CONTINUE", "Answer", "answer"]
+__all__ = ["CONTINUE", "TOO_LARGE", "Answer", "answer"]
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _JSON: Final = "application/json"
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """Hold an answer as it goes on the wire.
+    """Hold an answer, and its bytes as they go on the wire.
 
     Args:
         status: Its status.
+        headers: Its headers, as an ASGI server takes them.
+        body: Its body.
         keep: The bytes where the connection goes on.
         close: The bytes where it ends.
         head_keep: As `keep`, to HEAD.
@@ -25,6 +27,8 @@ class Answer(msgspec.Struct, frozen=True):
     """
 
     status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
     keep: bytes
     close: bytes
     head_keep: bytes
@@ -51,12 +55,14 @@ def answer(status: int, body: bytes, *headers: str, content_type: str = _JSON) -
         headers: Further lines, such as ``Allow: GET``.
         content_type: What the body is.
     """
-    lines = [
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
-        f"Content-Type: {content_type}",
-        f"Content-Length: {len(body)}",
-        *headers,
-    ]
+    lines = [f"Content-Type: {content_type}", f"Content-Length: {len(body)}", *headers]
+    pairs = [line.encode().partition(b": ") for line in lines]
+    lines.insert(0, f"HTTP/1.1 {status} {HTTPStatus(status).phrase}")
     keep = "\r\n".join((*lines, "", "")).encode()
     close = "\r\n".join((*lines, "Connection: close", "", "")).encode()
-    return Answer(status, keep + body, close + body, keep, close)
+    fields = tuple((name.lower(), value) for name, _, value in pairs)
+    return Answer(status, fields, body, keep + body, close + body, keep, close)
+
+
+TOO_LARGE: Final = answer(413, b'{"error":"body too large"}')
+"""Ends the connection, which may not have been read to the end of the body."""

@@ -122,7 +122,8 @@ def parse_tokens(texts: Iterable[str], accounts: Sequence[str] = ()) -> list[Tok
         accounts: The accounts of tokens that name none; none means all.
 
     Raises:
-        SettingsError: A token is too short to be unguessable, cannot stand in a URL's path, or is given twice.
+        SettingsError: A token is too short to be unguessable, cannot stand in a URL's path, or is given twice; or an
+            account is expected that no token belongs to.
     """
     tokens: dict[str, Token] = {}
     for text in texts:
@@ -140,6 +141,12 @@ def parse_tokens(texts: Iterable[str], accounts: Sequence[str] = ()) -> list[Tok
         except ValueError as error:
             raise SettingsError(f"{error}.") from None
         tokens[secret] = Token(secret, owners)
+    for account in accounts:
+        if not any(account in token.accounts for token in tokens.values()):
+            raise SettingsError(
+                f"account {account} is expected, and each token names another one.",
+                hint=f"Add {account}=TOKEN, or give a token that names no account: it is for all that are expected.",
+            )
     return list(tokens.values())
 
 

@@ -100,11 +100,11 @@ class Intake:
 
     @property
     def trouble(self) -> str | None:
-        """Return why the store does not take arrivals, None where it does."""
+        """Return why the store does not take arrivals, or not all that wait in the spool; None where it does."""
         return self._store.trouble
 
     def look_for_spool(self) -> None:
-        """Import what another listener, which is gone, left in the spool."""
+        """Import what another listener, which is gone, left in the spool, and what could not be read before."""
         if not self._store.needs_recovery and not self._closing:
             self._recovery_due = True
             if not self._busy:
@@ -285,6 +285,7 @@ class _Store:
 
     def recover(self) -> bool:
         """Import some of the spool; tell whether to go on at once. At its end arrivals go to the store again."""
+        was_spooling = self.spooling
         try:
             segments = self._spool.segments() if self._spool else []
             self.spooling = self.spooling or bool(segments)
@@ -298,9 +299,9 @@ class _Store:
             self._say(self._lose(error))
             self._try_spool()
             return False
-        if self.spooling:
+        if was_spooling or self._imported:
             _log.warning("the store takes callbacks again; %d were imported from the spool", self._imported)
-        self.spooling, self.trouble, self._imported = False, None, 0
+        self.spooling, self.trouble, self._imported = False, self._spool.trouble if self._spool else None, 0
         self.can_keep = True
         return False
 
@@ -308,7 +309,7 @@ class _Store:
         """Find out whether the spool takes callbacks again, where it took none: else nobody would send any."""
         if self._spool is not None and not self.can_keep:
             with contextlib.suppress(StoreError):
-                self._spool.test()
+                self._spool.probe()
                 self.spooling = self.can_keep = True
 
     def close(self) -> None:
@@ -325,8 +326,13 @@ class _Store:
 
     def _import(self, appender: Appender, segment: Segment) -> bool:
         """Take one step through a segment. Its position is committed with its rows, so that none comes twice."""
+        assert self._spool is not None
         offset = appender.marked(segment.name)
-        arrivals, end, is_last = segment.read(offset, max_records=IMPORT_RECORDS, max_bytes=IMPORT_BYTES)
+        try:
+            arrivals, end, is_last = segment.read(offset, max_records=IMPORT_RECORDS, max_bytes=IMPORT_BYTES)
+        except StoreError as error:  # not the store's fault, and those behind it need not wait
+            self._spool.put_off(segment, error)
+            return True
         if arrivals:
             if appender.stage(arrivals, wait_seconds=IMPORT_WAIT_SECONDS, mark=(segment.name, end)) is None:
                 return False  # another process is writing

@@ -175,13 +175,17 @@ def _stored(store: StoreFigures, now: float) -> Iterator[Metric]:
     pending = _by_subscriber("pending", "Its work that waits, or that somebody is at.")
     dead = _by_subscriber("dead", "Its work that was given up: dead letters.")
     oldest = _by_subscriber("oldest_seconds", "Age of the oldest callback that it is not done with.")
+    done = _by_subscriber("done", "Its attempts that ended well.", CounterMetricFamily)
+    failed = _by_subscriber("failed", "Its attempts that failed, whatever became of their work.", CounterMetricFamily)
     for record, age in zip(store.subscribers, ages, strict=True):
         label = [subscriber_label(record.name)]
         unread.add_metric(label, record.unread)
         pending.add_metric(label, record.pending + record.leased)
         dead.add_metric(label, record.dead)
         oldest.add_metric(label, age)
-    yield from (unread, pending, dead, oldest)
+        done.add_metric(label, record.done)
+        failed.add_metric(label, record.failed)
+    yield from (unread, pending, dead, oldest, done, failed)
 
 
 def _age(record: SubscriberRecord, now: float) -> float:
@@ -193,8 +197,10 @@ def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(f"upcall_{name}", text, value=float(value))
 
 
-def _by_subscriber(name: str, text: str) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"upcall_subscriber_{name}", text, labels=["subscriber"])
+def _by_subscriber(
+    name: str, text: str, family: type[GaugeMetricFamily | CounterMetricFamily] = GaugeMetricFamily
+) -> GaugeMetricFamily | CounterMetricFamily:
+    return family(f"upcall_subscriber_{name}", text, labels=["subscriber"])
 
 
 def _histogram(name: str, text: str, histogram: Histogram) -> Metric:

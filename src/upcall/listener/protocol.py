@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, cast
 import httptools
 
 from upcall import failpoints
-from upcall.listener.answers import CONTINUE, Answer, answer
+from upcall.listener.answers import CONTINUE, TOO_LARGE, Answer, answer
 from upcall.listener.request import Request
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ _FAILED: Final = answer(500, b'{"error":"failed"}')
 _BAD_REQUEST: Final = answer(400, b'{"error":"not an HTTP request"}')
 _TOO_SLOW: Final = answer(408, b'{"error":"too slow"}')
 _HEAD_TOO_LARGE: Final = answer(431, b'{"error":"head too large"}')
-_TOO_LARGE: Final = answer(413, b'{"error":"body too large"}')
 _BUSY: Final = answer(503, b'{"error":"busy, send again"}', "Retry-After: 1")
 
 _DISCARD_FACTOR: Final = 8
@@ -267,7 +266,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def _too_large(self, request: Request) -> None:
         self._connections.stats.too_large += 1
-        self._give_up(request, _TOO_LARGE)
+        self._give_up(request, TOO_LARGE)
 
     def _busy(self, request: Request) -> None:
         self._connections.stats.busy += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from upcall.listener.answers import Answer, answer
 
@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from upcall.listener.admin import Admin
+    from upcall.listener.gate import Token
     from upcall.listener.reception import Reception
     from upcall.listener.request import Request
-    from upcall.listener.sources import Sources
+    from upcall.listener.sources import Peer, Source, Sources
 
-__all__ = ["AdminService", "CallbackService"]
+__all__ = ["AdminService", "Admitted", "CallbackService"]
 
 _ALIVE: Final = answer(200, b"")
 _NOT_FOUND: Final = answer(404, b'{"error":"not found"}')
@@ -29,15 +30,24 @@ _KEPT: Final = {
 }
 _FAILED: Final = answer(500, b'{"error":"failed"}')
 
-
 _log = logging.getLogger("upcall.listener")
 
 
+class Admitted(NamedTuple):
+    """Say what a callback's head told: its body is wanted."""
+
+    token: Token
+    source: Source
+    peer: Peer
+
+
 class CallbackService:
-    """Answer on the callback path: size, address, token, durable append, answer.
+    """Answer on the callback path: token, method, source, body, durable append, answer.
+
+    What brings the requests, our own protocol or somebody's ASGI server, only reads bodies and writes answers.
 
     Args:
-        reception: Admits and keeps.
+        reception: Judges and keeps.
         sources: Tells who sent a callback.
     """
 
@@ -47,24 +57,50 @@ class CallbackService:
         self._told_of_proxy = False
         self.max_body_bytes: int = reception.max_body_bytes
 
-    def begin(self, request: Request) -> Answer | None:
-        """Look at a request's head."""
+    def admit(self, method: bytes, path: str, peer: Peer, forwarded: str | None) -> Admitted | Answer:
+        """Decide by a request's head whether its body is wanted.
+
+        Args:
+            method: The method.
+            path: The path, decoded, without the query.
+            peer: The connection's other end.
+            forwarded: The request's ``X-Forwarded-For``, several joined by commas in their order.
+
+        Returns:
+            What the head told, for `keep`; or the answer, and then the body is nobody's.
+        """
         stats = self._reception.stats
-        token = self._reception.admit(request.path)
+        token = self._reception.admit(path)
         if token is None:
             stats.unknown_token += 1
             return _NOT_FOUND
-        if request.method != b"POST":
-            return _ALIVE if request.method in {b"GET", b"HEAD"} else _BAD_METHOD
+        if method != b"POST":
+            return _ALIVE if method in {b"GET", b"HEAD"} else _BAD_METHOD
         stats.received += 1
-        source = self._sources.of(request.peer, request.forwarded)
-        if request.forwarded is not None and not request.peer.is_proxy:
-            self._tell_of_proxy(request.peer.address)
+        if forwarded is not None and not peer.is_proxy:
+            self._tell_of_proxy(peer.address)
+        source = self._sources.of(peer, forwarded)
         if self._sources.refuses(source):
             stats.refused_source += 1
             return _REFUSED
-        request.token = token, source
+        return Admitted(token, source, peer)
+
+    def keep(self, admitted: Admitted, body: bytes, reply: Callable[[Answer], None]) -> None:
+        """Keep a callback, and answer once it is on disk."""
+        token, source, peer = admitted
+        self._reception.take(token, body, peer.address, source, lambda status: reply(_KEPT[status]))
+
+    def begin(self, request: Request) -> Answer | None:
+        """Look at a request's head."""
+        admitted = self.admit(request.method, request.path, request.peer, request.forwarded)
+        if isinstance(admitted, Answer):
+            return admitted
+        request.token = admitted
         return None
+
+    def finish(self, request: Request, body: bytes, reply: Callable[[Answer], None]) -> None:
+        """Keep a callback, and answer once it is on disk."""
+        self.keep(request.token, body, reply)
 
     def _tell_of_proxy(self, address: str) -> None:
         """Say once that somebody names another source and is not believed: a proxy nobody declared, or a forger."""
@@ -75,11 +111,6 @@ class CallbackService:
                 address,
                 address,
             )
-
-    def finish(self, request: Request, body: bytes, reply: Callable[[Answer], None]) -> None:
-        """Keep a callback, and answer once it is on disk."""
-        token, source = request.token
-        self._reception.take(token, body, request.peer.address, source, lambda status: reply(_KEPT[status]))
 
 
 class AdminService:

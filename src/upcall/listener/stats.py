@@ -151,7 +151,7 @@ class ListenerState(msgspec.Struct, frozen=True):
         can_keep: Whether the store or the spool takes callbacks.
         connections: How many connections are open.
         uptime_seconds: For how long it has been serving.
-        store: ``ok``, else in a few words why the store does not take callbacks.
+        store: ``ok``, else in a few words why the store does not take all callbacks.
     """
 
     spooling: bool = False

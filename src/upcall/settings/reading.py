@@ -15,7 +15,7 @@ from upcall.settings.places import config_path, state_dir
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Account", "Settings", "read_settings"]
+__all__ = ["Account", "Settings", "read_accounts", "read_settings"]
 
 N = TypeVar("N", int, float)
 
@@ -140,6 +140,15 @@ def read_settings(
     except SettingsError as error:
         # The frames below hold the whole environment, which a trace that shows local names would show.
         raise error.with_traceback(None) from None
+
+
+def read_accounts(config: str | os.PathLike[str]) -> tuple[Account, ...]:
+    """Read the accounts of a settings file, and nothing that it points at: who only receives needs no credentials.
+
+    Raises:
+        SettingsError: The file cannot be used.
+    """
+    return _read_file(Path(config)).accounts
 
 
 def _read(environ: Mapping[str, str] | None, config: str | os.PathLike[str] | None) -> Settings:

@@ -11,7 +11,7 @@ from upcall.lazy import lazy_names
 
 if TYPE_CHECKING:
     from upcall.thingspace.accounts import check_account, check_callback_url, is_loopback_host
-    from upcall.thingspace.callbacks import parse_callback, peek_account
+    from upcall.thingspace.callbacks import parse_callback
     from upcall.thingspace.environments import (
         CALLBACK_PORTS,
         CALLBACK_SOURCES,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         DeviceUpdate,
         normalize_kind,
     )
+    from upcall.thingspace.peeking import peek_account
     from upcall.thingspace.registration import (
         CallbackSummary,
         FotaV2CallbackRegistrationRequest,
@@ -91,10 +92,7 @@ _NAMES_OF = {
         "check_callback_url",
         "is_loopback_host",
     ),
-    "callbacks": (
-        "parse_callback",
-        "peek_account",
-    ),
+    "callbacks": ("parse_callback",),
     "environments": (
         "CALLBACK_PORTS",
         "CALLBACK_SOURCES",
@@ -110,6 +108,7 @@ _NAMES_OF = {
         "DeviceUpdate",
         "normalize_kind",
     ),
+    "peeking": ("peek_account",),
     "registration": (
         "CallbackSummary",
         "FotaV2CallbackRegistrationRequest",

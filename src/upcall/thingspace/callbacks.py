@@ -12,22 +12,17 @@ from typing import Any, Final
 
 import msgspec
 
-from upcall.thingspace.decoding import load_json, may_nest_too_deeply
+from upcall.thingspace.decoding import bytes_of, load_json
 from upcall.thingspace.events import CallbackEvent
-from upcall.thingspace.reading import read_message, text_of, type_name, without_passwords
+from upcall.thingspace.reading import read_message, type_name, without_passwords
 from upcall.thingspace.statuses import normalize_campaign
 from upcall.thingspace.typical import read_typical
 
-__all__ = ["parse_callback", "peek_account"]
+__all__ = ["parse_callback"]
 
 _STACK_TOO_DEEP: Final = "the caller's stack is too deep to read the body"
 
 
-class _Peek(msgspec.Struct):
-    accountName: str | None = None  # noqa: N815 - the provider's spelling
-
-
-_peek = msgspec.json.Decoder(_Peek).decode
 _set = msgspec.structs.force_setattr
 _encode = msgspec.json.Encoder().encode
 
@@ -44,31 +39,11 @@ def parse_callback(raw: bytes | bytearray | memoryview | str) -> CallbackEvent:
 
     Source: sections "V1 structure" (documented) and "V2 structure" (reconstructed) of docs/callback-messages.md.
     """
-    body = _bytes_of(raw)
+    body = bytes_of(raw)
     try:
         return _parse(body)
     except RecursionError:
         return CallbackEvent(raw=body, undecodable=_STACK_TOO_DEEP, key=_digest(body))
-
-
-def peek_account(raw: bytes | bytearray | memoryview | str) -> tuple[bool, str | None]:
-    """Read from a body only what trust needs: whether it is JSON at all, and the account that it names.
-
-    Args:
-        raw: A callback's body, as for `parse_callback`.
-
-    Returns:
-        Whether `parse_callback` can decode it, and its account.
-    """
-    body = raw if isinstance(raw, bytes) else _bytes_of(raw)
-    try:
-        return _peek_quickly(body) or _peek_fully(body)
-    except RecursionError:
-        return False, None
-
-
-def _bytes_of(raw: bytes | bytearray | memoryview | str) -> bytes:
-    return raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else bytes(raw)
 
 
 def _parse(body: bytes) -> CallbackEvent:
@@ -93,40 +68,6 @@ def _with_body(event: CallbackEvent, body: bytes) -> CallbackEvent:
     _set(event, "raw", body)
     _set(event, "key", _key(event, body))
     return event
-
-
-def _peek_quickly(body: bytes) -> tuple[bool, str | None] | None:
-    """Read the account without building the document; None where that could say other than `load_json` would.
-
-    What the quick decoder skips it does not check for UTF-8, nor for depth.
-    """
-    if may_nest_too_deeply(body) or not (body.isascii() or _is_utf8(body)):
-        return None
-    try:
-        account = _peek(body).accountName
-    except (msgspec.DecodeError, UnicodeError):
-        return None
-    account = account and account.strip()
-    return (True, account) if account else None
-
-
-def _peek_fully(body: bytes) -> tuple[bool, str | None]:
-    try:
-        document = load_json(body)
-    except ValueError:
-        return False, None
-    if not isinstance(document, dict):
-        return True, None
-    account = text_of(document.get("accountName"))
-    return True, account or read_message(document).account
-
-
-def _is_utf8(body: bytes) -> bool:
-    try:
-        body.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _key(event: CallbackEvent, body: bytes) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any, Final
 
 import msgspec
 
-__all__ = ["MAX_DEPTH", "load_json", "may_nest_too_deeply"]
+__all__ = ["MAX_DEPTH", "bytes_of", "load_json", "nests_too_deeply"]
 
 MAX_DEPTH: Final = 128
 """Containers inside one another beyond which a body is not read: the known messages need four.
@@ -18,8 +19,18 @@ that handles a decoded value recurse.
 """
 
 _TOO_DEEP: Final = "JSON nested too deeply to read"
-_CONTAINERS: Final = (dict, list)
+_NO_BRACKET_NOR_QUOTE: Final = bytes(set(range(256)) - set(b'[]{}"'))
+_AS_LISTS: Final = bytes.maketrans(b"{}", b"[]")
+_RUN: Final = re.compile(rb"\[+|\]+")
+_MANY_LEAVES: Final = 400_000
+"""From here on it costs less to cut all leaves off than to walk past each of them."""
+
 _decode = msgspec.json.Decoder().decode
+
+
+def bytes_of(raw: bytes | bytearray | memoryview | str) -> bytes:
+    """Return a body as bytes, whatever it was given as; half characters of a text stay what they are."""
+    return raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else bytes(raw)
 
 
 def load_json(body: bytes) -> Any:
@@ -35,33 +46,65 @@ def load_json(body: bytes) -> Any:
         ValueError: They are no JSON, or nested deeper than `MAX_DEPTH`; the message says which, and shows none of
             the body.
     """
+    text = body
     try:
         document = _decode(body)
-        lenient = False
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
     except (msgspec.DecodeError, UnicodeError):
-        document = _load_leniently(body)
-        lenient = True
-    if may_nest_too_deeply(body) and _nests_too_deeply(document):
+        text, document = _load_leniently(body)
+    if nests_too_deeply(text):
         raise ValueError(_TOO_DEEP)
-    return _escape_surrogates(document) if lenient else document
+    return _escape_surrogates(document) if text is not body and _may_hold_surrogates(text) else document
 
 
-def may_nest_too_deeply(body: bytes) -> bool:
-    """Tell whether a body opens so many containers that they could exceed `MAX_DEPTH`; cheap, and never wrongly no."""
-    return body.count(b"{") + body.count(b"[") > MAX_DEPTH
+def nests_too_deeply(text: bytes) -> bool:
+    """Tell whether a JSON text nests deeper than `MAX_DEPTH`, without building what it says.
+
+    Args:
+        text: A whole JSON document in UTF-8.
+    """
+    if text.count(b"{") + text.count(b"[") <= MAX_DEPTH:
+        return False
+    brackets = _brackets(text)
+    depth = 0
+    while brackets.count(b"[]") > _MANY_LEAVES:
+        brackets = brackets.replace(b"[]", b"")
+        depth += 1
+    for run in _RUN.finditer(brackets):
+        first, end = run.span()
+        if brackets[first] == ord("["):
+            depth += end - first
+            if depth > MAX_DEPTH:
+                return True
+        else:
+            depth -= end - first
+    return depth > MAX_DEPTH
 
 
-def _load_leniently(body: bytes) -> Any:
+def _brackets(text: bytes) -> bytes:
+    """Keep only the brackets that open and close containers, all of them as a list's."""
+    if b"\\" in text:
+        text = text.replace(b"\\\\", b"").replace(rb"\"", b"")
+    # Taking out two quotes that meet leaves everything else inside or outside of a string, as it was.
+    kept = text.translate(_AS_LISTS, _NO_BRACKET_NOR_QUOTE).replace(b'""', b"")
+    return b"".join(kept.split(b'"')[::2])
+
+
+def _load_leniently(body: bytes) -> tuple[bytes, Any]:
+    """Return the body's text in UTF-8, and what it says."""
     try:
-        return json.loads(body, strict=False, parse_int=_lenient_int, parse_float=_lenient_float, parse_constant=str)
+        text = body.decode(json.detect_encoding(body), "surrogatepass")
+        document = json.loads(
+            text, strict=False, parse_int=_lenient_int, parse_float=_lenient_float, parse_constant=str
+        )
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
     except UnicodeDecodeError as error:
         raise ValueError(f"not text: {error.reason} at byte {error.start}") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} at character {error.pos}" if body.strip() else "empty body") from None
+    return text.encode("utf-8", "surrogatepass"), document
 
 
 def _lenient_int(digits: str) -> int | str:
@@ -78,18 +121,8 @@ def _lenient_float(digits: str) -> float | str:
     return number if math.isfinite(number) else digits
 
 
-def _nests_too_deeply(document: Any) -> bool:
-    level = [document] if isinstance(document, _CONTAINERS) else []
-    for _ in range(MAX_DEPTH):
-        level = [
-            child
-            for holder in level
-            for child in (holder.values() if isinstance(holder, dict) else holder)
-            if isinstance(child, _CONTAINERS)
-        ]
-        if not level:
-            return False
-    return True
+def _may_hold_surrogates(text: bytes) -> bool:
+    return b"\xed" in text or b"\\ud" in text or b"\\uD" in text
 
 
 def _escape_surrogates(value: Any) -> Any:

@@ -13,7 +13,15 @@ from upcall.thingspace.events import CALLBACK_KINDS, AvailableSoftware, Callback
 from upcall.thingspace.statuses import CampaignState, is_known_device_word, normalize_campaign
 from upcall.thingspace.times import ProviderTime, parse_time
 
-__all__ = ["MAX_DRIFT", "read_message", "text_of", "type_name", "unknown_status", "without_passwords"]
+__all__ = [
+    "MAX_DRIFT",
+    "read_account",
+    "read_message",
+    "read_own_element",
+    "type_name",
+    "unknown_status",
+    "without_passwords",
+]
 
 _ACCOUNT_KEYS: Final = ("accountName", "account", "aname")
 _KIND_KEYS: Final = ("type", "notificationType")
@@ -90,6 +98,24 @@ def read_message(document: dict[str, Any]) -> CallbackEvent:
         document: An object of any shape, from `load_json`.
     """
     return _Reader(document).event()
+
+
+def read_account(document: dict[str, Any]) -> str | None:
+    """Return the account of the event that `read_message` makes of a message, without making it.
+
+    Args:
+        document: As for `read_message`; only what names the account, the kind and the elements need be there.
+    """
+    return _AccountReader(document).account()
+
+
+def read_own_element(document: dict[str, Any]) -> tuple[str, ...]:
+    """Name the element that a message's kind names, if it names one.
+
+    Args:
+        document: As for `read_account`.
+    """
+    return _AccountReader(document).own_element()
 
 
 class _Reader:
@@ -218,7 +244,7 @@ class _Reader:
                     extra = self._fieldless((place, entry), _DEVICE_FIELD_KEYS, _DEVICE_KEYS)
                     devices.append(self._device((place, entry), device_id, extra))
                     continue
-            elif (bare := text_of(entry)) is not None:
+            elif (bare := _text_of(entry)) is not None:
                 devices.append(DeviceUpdate(device_id=bare))
                 continue
             if _present(entry):
@@ -269,7 +295,7 @@ class _Reader:
         for key in _TIME_KEYS:
             if key not in members or (value := members[key]) is None:
                 continue
-            text = text_of(value)
+            text = _text_of(value)
             if text is not None:
                 time = parse_time(text)
                 if time.micros is None:
@@ -287,7 +313,7 @@ class _Reader:
             for key in keys:
                 if key not in members or (value := members[key]) is None:
                     continue
-                text = text_of(value)
+                text = _text_of(value)
                 if text is None:
                     if _present(value):
                         self._keep(holder, key, f"{type_name(value)} in place of a text")
@@ -328,6 +354,23 @@ class _Reader:
             self.drift.append(line)
 
 
+class _AccountReader(_Reader):
+    """Read the account alone: what has no place is neither kept nor noted."""
+
+    def own_element(self) -> tuple[str, ...]:
+        return _own_element(self._kind())
+
+    def account(self) -> str | None:
+        element = self._element(self._kind())
+        return self._read(_ACCOUNT_KEYS, ("$", self.document), *(() if element is None else (element,)))
+
+    def _keep(self, holder: _Holder, key: str, why: str) -> None:
+        pass
+
+    def _note(self, line: str) -> None:
+        pass
+
+
 def unknown_status(path: str, word: str) -> str:
     """Word the drift of a status that no page names.
 
@@ -338,7 +381,7 @@ def unknown_status(path: str, word: str) -> str:
     return f"{path}.status: unknown status {_quoted(word)}"
 
 
-def text_of(value: Any) -> str | None:
+def _text_of(value: Any) -> str | None:
     """Return the text of a scalar, None where it says nothing; ids and versions do come as numbers."""
     if type(value) is str:  # as nearly all are
         return value.strip() or None

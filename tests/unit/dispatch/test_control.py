@@ -77,3 +77,20 @@ async def test_retry_later_counts(world):
     (letter,) = world.inbox.dead()
     assert letter.attempts == 3
     assert "busy" in letter.error
+
+
+@pytest.mark.parametrize(
+    ("held", "waited"), [(math.inf, 365 * 86_400), (1e30, 365 * 86_400), (math.nan, 8), (-5, 8), ("soon", 8), (None, 8)]
+)
+async def test_a_wait_that_is_none(world, held, waited):
+    """Whatever a handler puts into its wait, the work is tried again: within a year, or as scheduled."""
+
+    @world.table.on(backoff_seconds=8)
+    def handler(event):
+        error = RetryLater(0)
+        error.seconds = held
+        raise error
+
+    world.append(b"1")
+    await asyncio.wait_for(world.worker().drain(), 20)
+    assert world.inbox.next_due([world.table.handlers[0].name]) == world.now + waited * SECOND

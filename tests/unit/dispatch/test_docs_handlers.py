@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from upcall.dispatch import HandlerTable
+from upcall.dispatch import HandlerTable, Worker, session
 from upcall.dispatch.subscribers import execute, forward, jsonl, options
 from upcall.dispatch.subscribers.document import event_json
 from upcall.dispatch.subscribers.forward import cloud_event
@@ -62,7 +62,7 @@ async def test_transactional(world):
     rows = connection.execute("SELECT device, n FROM failures ORDER BY 1").fetchall()
     connection.close()
     assert rows == [("1", 2), ("2", 1)]
-    assert len(PROGRAMS) == 3
+    assert len(PROGRAMS) == 4  # the last one is run by tests/unit/test_app.py
 
 
 @pytest.mark.parametrize("decorator", [HandlerTable.on, HandlerTable.on_device])
@@ -79,7 +79,9 @@ def test_options(decorator):
 
 def test_figures():
     """Counts, sizes and times in the document are the program's."""
+    lease = inspect.signature(Worker).parameters["lease_seconds"].default
     for figure in (
+        f"leased for {lease:g} seconds, and a living worker renews its leases every {session.HEARTBEAT_SECONDS:g}.",
         f"| {options.FORWARDS_IN_FLIGHT} | {options.FORWARD_SCHEDULE.max_attempts},",
         f"| {options.COMMANDS_AT_ONCE} | {options.COMMAND_SCHEDULE.max_attempts},",
         f"| {options.FILE_SCHEDULE.max_attempts},",

@@ -150,6 +150,71 @@ async def test_a_long_one_before_it_holds_it_up_for_a_while_only(world, crash, m
     assert seen == [2, 1]
 
 
+async def test_a_handlers_limit_counts_for_more(world, crash, monkeypatch):
+    """A suspect of a handler whose slots are taken for long starts after them, not beside them, and holds up nobody."""
+    monkeypatch.setattr(session_module, "ALONE_SECONDS", 0.02)
+    overlap, held, begun, stop = Overlap(), asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @world.table.on(concurrency=1)
+    async def one_at_a_time(event):
+        overlap.running.add(event.id)
+        if event.id == 2:
+            begun.set()
+            await held.wait()
+        await overlap.run(event.id)
+        if len(overlap.beside) == 3:
+            stop.set()
+
+    @world.table.on()
+    async def another(event):
+        if event.id == 3:  # claimed only once the suspect stands in nobody's way
+            held.set()
+
+    world.append(b"1", b"2")
+    crash(1)
+    crash.gone.clear()  # its lease runs out while another piece has long been running
+    worker = asyncio.ensure_future(world.worker().run(stop))
+    await asyncio.wait_for(begun.wait(), 20)
+    world.now += 31 * SECOND
+    world.append(b"3")
+    await asyncio.wait_for(worker, 20)
+    assert overlap.beside == {2: set(), 1: set(), 3: set()}
+    assert list(overlap.beside) == [2, 1, 3]
+
+
+async def test_a_worker_that_ends_starts_no_suspect(world, crash, monkeypatch):
+    """Once a worker was told to end, a suspect that has waited long enough is given back, uncounted."""
+    seen, held, stop = [], asyncio.Event(), asyncio.Event()
+    claim, finish = world.inbox.claim, session_module.Session.finish
+
+    @world.table.on()
+    async def handler(event):
+        seen.append(event.id)
+        world.now += 31 * SECOND  # the other one's lease has run out
+        await held.wait()
+
+    def claim_and_stop(*names, **options):
+        items = claim(*names, **options)
+        if any(item.unended for item in items):
+            stop.set()
+        return items
+
+    async def finish_late(session, grace_seconds):
+        monkeypatch.setattr(session_module, "ALONE_SECONDS", 0)
+        held.set()
+        await finish(session, grace_seconds)
+
+    monkeypatch.setattr(world.inbox, "claim", claim_and_stop)
+    monkeypatch.setattr(session_module.Session, "finish", finish_late)
+    world.append(b"1", b"2")
+    crash(1)
+    crash.gone.clear()
+    await asyncio.wait_for(world.worker().run(stop), 20)
+    assert seen == [2]
+    (work,) = world.inbox.work(1)
+    assert (work.state, work.attempts) == ("pending", 1)
+
+
 async def test_subscribers_of_ours_are_no_suspects(world, crash):
     """Subscribers without code end no process: theirs run side by side after a crash."""
     overlap = Overlap()

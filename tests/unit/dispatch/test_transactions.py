@@ -107,8 +107,8 @@ async def test_a_lease_that_was_lost(world):
         def __getattr__(self, attribute):
             return getattr(self._inbox, attribute)
 
-        def enroll_leased(self, *args, **options):
-            found = self._inbox.enroll_leased(*args, **options)
+        def enroll(self, *args, **options):
+            found = self._inbox.enroll(*args, **options)
             if not stolen:
                 world.now += 60 * SECOND
                 stolen.extend(thief.claim([name], "thief", world.now, lease_seconds=30, limit=1))

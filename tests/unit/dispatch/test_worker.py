@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import itertools
+import json
 import logging
 import threading
 
@@ -369,6 +371,20 @@ class TestFailures:
         assert world.states() == {("fails", ""): "dead", ("works", ""): "done"}
         assert (worker.stats.done, worker.stats.failed, worker.stats.dead) == (2, 6, 2)
 
+    @pytest.mark.parametrize("quoted", [repr, lambda raw: str(json.loads(raw)), lambda raw: raw.decode()])
+    async def test_what_a_failure_quotes_has_no_password(self, world, caplog, quoted):
+        """A failure that quotes a V1 callback is kept and logged with its password blanked, however it is written."""
+
+        @world.table.on(max_attempts=1)
+        def fails(event):
+            raise ValueError(quoted(event.raw)) from KeyError(event.raw)
+
+        world.append(b'{"username": "fleet", "password": "hunter\\"2", "status": "odd"}' + b" " * 9000)
+        await world.worker().drain()
+        (letter,) = world.inbox.dead()
+        assert "hunter" not in letter.error + caplog.text
+        assert "fleet" in caplog.text
+
     async def test_order_is_kept_per_campaign(self, world):
         """An ordered handler gets a campaign's callbacks in the order of receipt, each after the one before is done."""
         seen = []
@@ -512,6 +528,34 @@ class TestFailures:
 
 
 class TestCrashes:
+    async def test_a_living_worker_renews_every_fifteen_seconds(self, world):
+        """A sign of life comes every 15 seconds, and the lease lasts for three of them."""
+        beats, held, stop = [], asyncio.Event(), asyncio.Event()
+        renew = world.inbox.renew
+
+        def beat(ids, owner, now, **options):
+            beats.append(((now - begin) // SECOND, options["lease_seconds"]))
+            renew(ids, owner, now, **options)
+
+        @world.table.on()
+        async def handler(event):
+            await held.wait()
+
+        def clock():
+            world.now += SECOND
+            if len(beats) == 3:
+                held.set()
+                stop.set()
+            return world.now
+
+        begin = world.now
+        world.append(b"1")
+        world.inbox.renew = beat
+        await asyncio.wait_for(world.worker(now=clock).run(stop), 20)
+        gaps = [later - earlier for (earlier, _), (later, _) in itertools.pairwise(beats)]
+        assert all(15 <= gap <= 20 for gap in gaps)  # the clock goes on by a second each time it is asked
+        assert {lease for _, lease in beats} == {45.0}
+
     async def test_work_of_a_worker_that_died_is_done_after_its_lease(self, world):
         """A worker that was killed in the middle of a handler loses nothing: the handler runs again."""
         done = []
@@ -634,7 +678,7 @@ class TestRunning:
         world.table.on()(refuse_to_end(seen))
         world.append(b"1")
         watched = Watched(world.inbox)
-        watched.hooks["enroll_leased"] = lambda: seen and started.set()
+        watched.hooks["enroll"] = lambda: seen and started.set()
         running = asyncio.ensure_future(world.worker(watched).run(asyncio.Event()))
         await asyncio.wait_for(started.wait(), 20)
         running.cancel()
@@ -642,7 +686,7 @@ class TestRunning:
             await running
         assert world.inbox.owners() == []
 
-    @pytest.mark.parametrize("step", ["subscribe", "owners", "enroll_leased", "claim", "settle", "release"])
+    @pytest.mark.parametrize("step", ["subscribe", "owners", "enroll", "claim", "settle", "release"])
     async def test_a_store_that_fails_for_a_while(self, world, step, caplog):
         """A store that fails while the worker runs is tried again: nothing is lost, and the log says it once."""
         seen, stop = [], asyncio.Event()

@@ -25,7 +25,7 @@ def test_a_worker_takes_large_callbacks_in_small_steps(inbox):
     """Enrolling ends where the bodies weigh a batch, goes on behind it, and leaves nothing out."""
     everything = [Subscription("all", lambda _: ("",))]
     inbox.subscribe(["all"], 0)
-    assert [inbox.enroll(everything, 0) for _ in range(4)] == [2, 2, 1, 0]
+    assert [inbox.enroll(everything, 0)[0] for _ in range(4)] == [2, 2, 1, 0]
     claimed = inbox.claim(["all"], "owner", 0, lease_seconds=1, limit=10)
     assert [item.callback_id for item in claimed] == [1, 2, 3, 4, 5]
 

@@ -93,7 +93,7 @@ def test_digests_are_filed_in_steps_and_removed_with_their_callbacks(tmp_path):
             appender.commit()
         appender.close()
         assert filed(path) == 6
-        while inbox.project() or inbox.enroll([], NOW):
+        while inbox.project() or inbox.enroll([], NOW)[0]:
             pass
         inbox.unsubscribe("handler")
         inbox.subscribe(["other"], NOW)

@@ -107,7 +107,7 @@ def test_everything_is_still_there_after_an_upgrade(path):
             ("192.0.2.2", "192.0.2.2", None),
         ]
         assert [(work.state, work.attempts, work.replays) for work in inbox.work(2)] == [("dead", 1, ())]
-        assert inbox.enroll([EVERY], NOW) == 2
+        assert inbox.enroll([EVERY], NOW) == (2, [])
         assert inbox.tokens() == [TokenRecord("secret", ("a 1", "b"))]
         assert inbox.quarantined_bytes() == 8
         assert inbox.check() == []
@@ -133,7 +133,7 @@ def test_what_was_old_can_be_decided_upon(path):
         assert inbox.replay(Selection(state=State.DEAD), NOW, reason="again") == 1
         assert inbox.work(2)[0].replays[0].state == "dead"
         assert inbox.release_quarantined(Selection(), NOW) == 1
-        while inbox.enroll([EVERY], NOW):
+        while inbox.enroll([EVERY], NOW)[0]:
             pass
         claimed = inbox.claim(["handler"], "me", NOW, lease_seconds=1, limit=10)
         assert {item.callback_id for item in claimed} == {2, 3, 4, 5}

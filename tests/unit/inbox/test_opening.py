@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from upcall.errors import SettingsError, StoreError, StoreUnreadableError, StoreVersionError
-from upcall.inbox import Arrival, open_inbox
-from upcall.inbox.sqlite import connection as sqlite_connection
+from upcall.inbox import Arrival, durable, open_inbox
 from upcall.inbox.sqlite.schema import SCHEMA_VERSION
 from upcall.inbox.stores import store_path
 
@@ -147,6 +146,17 @@ def test_a_store_of_a_newer_version(tmp_path):
             open_inbox(str(path), create=create)
 
 
+def test_a_store_behind_a_link(tmp_path):
+    """A link is a store's name like any other: callbacks are kept in the file behind it, whose log lies there too."""
+    path = make_store(tmp_path / "inbox.db")
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "elsewhere" / "link.db"
+    link.symlink_to(path)
+    make_store(link)
+    with open_inbox(str(path)) as inbox:
+        assert inbox.ledger().deliveries == 2
+
+
 def test_a_parent_that_is_a_file(tmp_path):
     """A path through a file is refused with the system's reason."""
     (tmp_path / "file").touch()
@@ -172,13 +182,13 @@ def test_a_parent_that_may_not_be_read(tmp_path, monkeypatch, method):
 
     monkeypatch.setattr(Path, method, refuse)
     with pytest.raises(StoreUnreadableError, match=r"cannot be opened: Permission denied\."):
-        open_inbox(str(tmp_path / "inbox.db"), create=True)
+        open_inbox(str(tmp_path / "sub" / "inbox.db"), create=True)
 
 
 @pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "smb3", "fuse.sshfs"])
 def test_a_network_file_system(tmp_path, monkeypatch, kind):
     """A store on a network file system is refused before anything is written there."""
-    monkeypatch.setattr(sqlite_connection, "file_system", lambda path: kind)
+    monkeypatch.setattr(durable, "file_system", lambda path: kind)
     with pytest.raises(StoreError, match=rf"network file system \({kind}\)"):
         open_inbox(str(tmp_path / "sub" / "inbox.db"), create=True)
     assert list(tmp_path.iterdir()) == []
@@ -192,9 +202,9 @@ def test_the_file_system_is_the_innermost_mount(tmp_path, monkeypatch):
         "3 2 0:3 / /mnt/a\\040b/local rw master:2 shared:3 - xfs /dev/sdb rw",
     ]
     monkeypatch.setattr(Path, "read_text", lambda self, **options: "\n".join(lines))
-    assert sqlite_connection.file_system(Path("/mnt/a b/inbox.db")) == "nfs4"
-    assert sqlite_connection.file_system(Path("/mnt/a b/local/inbox.db")) == "xfs"
-    assert sqlite_connection.file_system(Path("/mnt/a bc/inbox.db")) == "ext4"
+    assert durable.file_system(Path("/mnt/a b/inbox.db")) == "nfs4"
+    assert durable.file_system(Path("/mnt/a b/local/inbox.db")) == "xfs"
+    assert durable.file_system(Path("/mnt/a bc/inbox.db")) == "ext4"
 
 
 def test_a_file_system_without_write_ahead_log(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import sqlite3
 
 import pytest
 
-from upcall.inbox import Outcome, Retention, Selection, State, Subscription
+from upcall.inbox import Lessee, Outcome, Retention, Selection, State, Subscription
 
 ROWS = 20_000
 DAY = 86_400
@@ -37,7 +37,7 @@ ASKED = {
     "dead letters": lambda inbox: inbox.dead(limit=50),
     "dead letters of a kind": lambda inbox: inbox.dead(Selection(kind="k1"), limit=50),
     "enroll": lambda inbox: inbox.enroll([EVERY], LAST, limit=100),
-    "enroll leased": lambda inbox: inbox.enroll_leased([EVERY], "me", LAST, lease_seconds=1, room={"handler": 9}),
+    "enroll leased": lambda inbox: inbox.enroll([EVERY], LAST, lessee=Lessee("me", 1, {"handler": 9})),
     "claim": lambda inbox: inbox.claim(["handler", "in-order"], "me", LAST, lease_seconds=1, limit=100),
     "settle": lambda inbox: inbox.settle([Outcome(1, "done")], "me", LAST),
     "renew": lambda inbox: inbox.renew([1], "me", LAST, lease_seconds=1),

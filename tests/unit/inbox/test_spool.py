@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from upcall.errors import StoreError, StoreVersionError
-from upcall.inbox import Arrival, Trust, segment, spool
+from upcall.inbox import Arrival, Trust, durable, segment, spool
 from upcall.inbox.framing import HEADER_BYTES, frame
-from upcall.inbox.spool import Spool, spool_directory, spooled
+from upcall.inbox.spool import Spool, shares_disk, spool_directory, spooled
 
 EVERYTHING = {"max_records": 1000, "max_bytes": 1 << 30}
 
@@ -706,11 +706,33 @@ def test_a_spool_that_can_take_nothing_says_so(tmp_path, directory, make):
         Spool(tmp_path / "file" / "spool").test()
 
 
-def test_a_store_on_the_same_disk_is_told(tmp_path, directory, make):
+def test_a_store_on_the_same_disk_is_told(tmp_path, directory):
     """Whether one full disk would stop both is known before either is made."""
-    assert make().shares_disk(str(tmp_path / "inbox.db"))
-    assert not make().shares_disk("/proc/inbox.db")
-    assert not make().shares_disk("memory://one")
+    assert shares_disk(directory, str(tmp_path / "inbox.db"))
+    assert not shares_disk(directory, "/proc/inbox.db")
+    assert not shares_disk(directory, "memory://one")
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs"])
+def test_a_spool_on_a_network_file_system_is_said_and_used(directory, make, monkeypatch, kind):
+    """Who starts hears that fsync may lie there, before the directory is made; what works is used all the same."""
+    monkeypatch.setattr(durable, "file_system", lambda path: kind)
+    one = make()
+    with pytest.raises(StoreError, match=rf"network file system \({kind}\)"):
+        one.test()
+    one.probe()
+    one.append(arrivals(1))
+    assert read_all(one) == [1]
+
+
+def test_a_file_that_cannot_be_read_hides_no_other(make, directory):
+    """Whoever looks is told which file it is and why, and of the others all the same; an import passes it by too."""
+    (directory / f"{1:020d}-{'ab' * 8}.spool").mkdir(parents=True)
+    make().append(arrivals(1))
+    assert [(info.records, info.unreadable) for info in spooled(directory)] == [(0, "Is a directory"), (1, None)]
+    reader = make()
+    assert reader.segments() == []
+    assert "Is a directory" in reader.trouble
 
 
 def test_looking_where_nothing_is(directory):

@@ -17,6 +17,7 @@ class Disk:
         self._inbox = inbox
         self.may_commit = threading.Event()
         self.commits = 0
+        self.opened = 0
         self.groups = []
         self.stage_error = None
         self.commit_error = None
@@ -25,6 +26,7 @@ class Disk:
     def appender(self):
         if self.open_error:
             raise self.open_error
+        self.opened += 1
         self._appender = self._inbox.appender()
         return self
 

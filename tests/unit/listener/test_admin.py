@@ -195,7 +195,7 @@ async def test_how_the_listener_stands(place):
 
 
 async def test_how_far_each_subscriber_is(place, inbox):
-    """What is unread, waits, or was given up is shown for each subscriber, with the age of the oldest."""
+    """What is unread, waits, failed, or was given up is shown for each subscriber, with the age of the oldest."""
     bodies = [json.dumps({"campaignId": f"c{number}"}).encode() for number in range(3)]
     for number, body in enumerate(bodies):
         inbox.append([Arrival(body=body, received_at=(NOW - 100 + number) * SECOND)])
@@ -208,6 +208,8 @@ async def test_how_far_each_subscriber_is(place, inbox):
     assert samples["upcall_subscriber_pending", "early"] == 2  # the leased one is not done either
     assert samples["upcall_subscriber_dead", "early"] == 1
     assert samples["upcall_subscriber_oldest_seconds", "early"] == 99
+    assert samples["upcall_subscriber_done_total", "early"] == 0
+    assert samples["upcall_subscriber_failed_total", "early"] == 1
     assert samples["upcall_subscriber_unread", "late"] == 3
     assert samples["upcall_subscriber_oldest_seconds", "late"] == 100
     assert samples["upcall_oldest_undone_seconds",] == 100

@@ -5,12 +5,10 @@ import contextlib
 import sqlite3
 import time
 
-import httpx2
 import pytest
 
 from upcall.errors import StoreError
-from upcall.inbox import open_inbox
-from upcall.listener import Gate, ListenerApp, Reception, Token, intake, parse_tokens
+from upcall.listener import Token, intake
 
 TOKEN = "t" * 20
 PATH = f"/callbacks/{TOKEN}"
@@ -292,34 +290,8 @@ async def test_idle_only_after_a_quiet_moment(client, disk, reception):
     await until(lambda: reception.is_idle)
 
 
-async def test_lifespan(tmp_path):
-    """Any server's lifespan starts it, and ends it with what waits on disk."""
-    sent = []
-    shutdown = asyncio.Event()
-    events = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
-
-    async def receive():
-        event = next(events)
-        if event["type"] == "lifespan.shutdown":
-            await shutdown.wait()
-        return event
-
-    async def send(message):
-        sent.append(message["type"])
-
-    with open_inbox(str(tmp_path / "inbox.db"), create=True) as inbox:
-        app = ListenerApp(Reception(inbox.appender, Gate(parse_tokens([TOKEN]))))
-        living = asyncio.ensure_future(app({"type": "lifespan"}, receive, send))
-        await until(lambda: sent == ["lifespan.startup.complete"])
-        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://x") as client:
-            assert (await client.post(PATH, content=BODY)).status_code == 200
-        shutdown.set()
-        await living
-        assert sent[-1] == "lifespan.shutdown.complete"
-        assert stored(inbox) == [BODY]
-
-
-async def test_what_it_does_not_speak(listener):
-    """A WebSocket is refused as ASGI asks: with an error, not with silence."""
-    with pytest.raises(RuntimeError, match="does not speak websocket"):
-        await ask(listener, [], type="websocket")
+@pytest.mark.parametrize("kind", ["websocket", "lifespan"])
+async def test_what_it_does_not_speak(listener, kind):
+    """What is no request is refused as ASGI asks: with an error, not with silence."""
+    with pytest.raises(RuntimeError, match=f"does not speak {kind}"):
+        await ask(listener, [], type=kind)

@@ -50,7 +50,7 @@ def look_at(directory: Path) -> Disk:
     Raises:
         SettingsError: It is memory, and proves nothing about what survives.
     """
-    from upcall.inbox.sqlite.connection import file_system
+    from upcall.inbox.durable import file_system
 
     kind = file_system(directory) or "unknown"
     if kind in _MEMORY:

@@ -13,7 +13,7 @@ from upcall.inbox.memory.store import MemoryStore
 from upcall.inbox.values import EVERYTHING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         DriftRecord,
         Forgotten,
         Ledger,
+        Lessee,
         Outcome,
         Pruned,
         Receipt,
@@ -65,7 +66,7 @@ class MemoryAppender:
         """Put arrivals into a draft; None where somebody else is writing and the wait was too short.
 
         Raises:
-            StoreError: What was staged before is neither committed nor rolled back.
+            StoreError: What was staged before is neither committed nor rolled back, and stays so.
         """
         if self._draft is not None:
             raise StoreError("an appender stages once, and then commits or rolls back.")
@@ -152,7 +153,7 @@ class MemoryInbox:
     # handing out work
 
     def subscribe(self, names: Sequence[str], now: int) -> None:  # noqa: ARG002 - the contract's; nothing shows when
-        """Make subscribers known: the first ones of a store begin at its start, later ones where those stand."""
+        """Make subscribers known: the first ones of a store begin at its start, later ones where the furthest stood."""
         with self._store.write() as tables:
             working.subscribe(tables, names)
 
@@ -161,26 +162,10 @@ class MemoryInbox:
         with self._store.write() as tables:
             return working.unsubscribe(tables, name)
 
-    def enroll(self, subscriptions: Sequence[Subscription], now: int, *, limit: int = 500) -> int:
+    def enroll(
+        self, subscriptions: Sequence[Subscription], now: int, *, limit: int = 500, lessee: Lessee | None = None
+    ) -> tuple[int, list[WorkItem]]:
         """Turn callbacks that subscribers have not seen, or that were released since, into work."""
-        return self._enroll(subscriptions, now, limit)[0]
-
-    def enroll_leased(
-        self,
-        subscriptions: Sequence[Subscription],
-        owner: str,
-        now: int,
-        *,
-        lease_seconds: float,
-        room: Mapping[str, int],
-        limit: int = 500,
-    ) -> tuple[int, list[WorkItem]]:
-        """Turn callbacks into work as `enroll` does, and lease at once what there is room for."""
-        return self._enroll(subscriptions, now, limit, working.Lessee(owner, lease_seconds, room))
-
-    def _enroll(
-        self, subscriptions: Sequence[Subscription], now: int, limit: int, lessee: working.Lessee | None = None
-    ) -> tuple[int, list[WorkItem]]:
         seen = self._store.tables
         callbacks = working.to_enroll(seen, subscriptions, limit)
         if not callbacks:
@@ -228,6 +213,7 @@ class MemoryInbox:
             if work is not None and is_held:
                 with self._store.handlers_transaction() as transaction:
                     yield transaction
+                tables.count(work.subscriber, "done")
                 tables.update_work(work, state="done", owner=None, error=None, finished_at=now)
         if not is_held:
             yield None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, TypeVar
 
+from upcall.inbox.memory.tables import Tally
 from upcall.inbox.values import (
     CallbackRecord,
     CampaignRecord,
@@ -208,8 +209,10 @@ def _heading(tables: Tables, callback: Callback) -> str:
 
 
 def unread_by_any(tables: Tables, callback: Callback) -> bool:
-    """Tell whether some subscriber has not looked at a callback, or there is none that could have."""
-    return not tables.subscribers or any(unread_by(tables, name, callback) for name in tables.subscribers)
+    """Tell whether some subscriber has not looked at a callback; where there is none, whether a new one would."""
+    positions = tables.subscribers.values() or [tables.forgotten]
+    place = tables.place(callback)
+    return not callback.is_quarantined and not all(position.includes(place) for position in positions)
 
 
 def unread_by(tables: Tables, name: str, callback: Callback) -> bool:
@@ -226,6 +229,7 @@ def _subscriber(tables: Tables, name: str) -> SubscriberRecord:
     unread = [row for row in tables.callbacks.values() if unread_by(tables, name, row)]
     work = [row for row in tables.work.values() if row.subscriber == name]
     states = Counter(row.state for row in work)
+    tally = tables.tallies.get(name, Tally())
     undone = [row.received_at for row in unread]
     undone += [tables.callbacks[row.callback_id].received_at for row in work if row.is_open]
     return SubscriberRecord(
@@ -235,4 +239,6 @@ def _subscriber(tables: Tables, name: str) -> SubscriberRecord:
         leased=states["leased"],
         dead=states["dead"],
         oldest_at=min(undone, default=None),
+        done=tally.done,
+        failed=tally.failed,
     )

@@ -14,7 +14,7 @@ import msgspec
 from upcall.inbox.readmodel import CampaignView
 from upcall.inbox.values import Delivery, DeviceRecord, DriftRecord, ReplayRecord, State, TokenRecord, Trust
 
-__all__ = ["ENDED", "Callback", "Event", "OrderKey", "Position", "Tables", "Work"]
+__all__ = ["ENDED", "Callback", "Event", "OrderKey", "Position", "Tables", "Tally", "Work"]
 
 ENDED: Final = frozenset({"done", "dead", "dropped"})
 """The states of work that nobody is going to do."""
@@ -110,6 +110,13 @@ class Position(msgspec.Struct, frozen=True):
         return self.furthest(other) == self
 
 
+class Tally(msgspec.Struct, frozen=True):
+    """Count what became of a subscriber's attempts since it is known."""
+
+    done: int = 0
+    failed: int = 0
+
+
 class Tables(msgspec.Struct):
     """Hold the rows of one moment."""
 
@@ -117,6 +124,8 @@ class Tables(msgspec.Struct):
     releases: tuple[int, ...] = ()
     work: dict[int, Work] = {}
     subscribers: dict[str, Position] = {}
+    forgotten: Position = Position()
+    tallies: dict[str, Tally] = {}
     events: dict[int, Event] = {}
     campaigns: dict[tuple[str, str], CampaignView] = {}
     devices: dict[tuple[str, str, str], DeviceRecord] = {}
@@ -139,6 +148,12 @@ class Tables(msgspec.Struct):
     def update_work(self, work: Work, **changes: object) -> None:
         """Put a changed row in the place of a piece of work's."""
         self.work[work.id] = msgspec.structs.replace(work, **changes)
+
+    def count(self, name: str, state: str) -> None:
+        """Count an attempt by what its work became."""
+        tally = self.tallies.get(name, Tally())
+        is_done = state == "done"
+        self.tallies[name] = Tally(tally.done + is_done, tally.failed + (not is_done))
 
     def work_of(self, callback_id: int) -> list[Work]:
         """Return a callback's work in the order in which it was made."""

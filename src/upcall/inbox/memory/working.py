@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from upcall.inbox.events import stored_event
 from upcall.inbox.memory.clock import note_time
 from upcall.inbox.memory.looking import selected_work
 from upcall.inbox.memory.tables import ENDED, Callback, OrderKey, Position, Tables, Work
-from upcall.inbox.values import UNENDED, Outcome, ReplayRecord, Selection, Subscription, WorkItem
+from upcall.inbox.values import UNENDED, Lessee, Outcome, ReplayRecord, Selection, Subscription, WorkItem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from upcall.thingspace import CallbackEvent
 
 __all__ = [
-    "Lessee",
     "Wish",
     "claim",
     "drop_dead",
@@ -40,17 +39,9 @@ Wish = tuple[int, str, str, OrderKey | None]
 """Work that a subscriber wants: the callback, its name, the device, and within which order."""
 
 
-class Lessee(NamedTuple):
-    """Say who leases what is enrolled: for how long, and how much of each subscriber's."""
-
-    owner: str
-    seconds: float
-    room: Mapping[str, int]
-
-
 def subscribe(tables: Tables, names: Sequence[str]) -> None:
-    """Make subscribers known: the first ones begin at the store's start, later ones where those stand."""
-    furthest = Position()
+    """Make subscribers known: the first ones begin at the store's start, later ones where the furthest stood."""
+    furthest = tables.forgotten
     for position in tables.subscribers.values():
         furthest = furthest.furthest(position)
     for name in names:
@@ -59,7 +50,8 @@ def subscribe(tables: Tables, names: Sequence[str]) -> None:
 
 def unsubscribe(tables: Tables, name: str) -> int:
     """Forget a subscriber and its work that is not done; return how much work that was."""
-    tables.subscribers.pop(name, None)
+    tables.forgotten = tables.forgotten.furthest(tables.subscribers.pop(name, Position()))
+    tables.tallies.pop(name, None)
     undone = [row.id for row in tables.work.values() if row.subscriber == name and (row.is_open or row.state == "dead")]
     for work_id in undone:
         del tables.work[work_id]
@@ -214,11 +206,12 @@ def settle(tables: Tables, outcomes: Sequence[Outcome], owner: str, now: int) ->
     for outcome in outcomes:
         work = tables.work.get(outcome.work_id)
         if work is not None and work.held_by(owner):
+            tables.count(work.subscriber, outcome.state)
             tables.update_work(
                 work,
                 state=outcome.state,
-                due_at=outcome.due_at,
-                error=outcome.error,
+                due_at=0 if outcome.state == "done" else outcome.due_at,
+                error=None if outcome.state == "done" else outcome.error,
                 owner=None,
                 finished_at=now if outcome.state in ENDED else None,
             )

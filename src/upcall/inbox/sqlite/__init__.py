@@ -22,7 +22,7 @@ from upcall.inbox.sqlite.views import Views
 from upcall.inbox.values import EVERYTHING, TokenRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         DriftRecord,
         Forgotten,
         Ledger,
+        Lessee,
         Outcome,
         Pruned,
         Receipt,
@@ -107,7 +108,7 @@ class SqliteInbox:
     # handing out work
 
     def subscribe(self, names: Sequence[str], now: int) -> None:
-        """Make subscribers known: the first ones of a store begin at its start, later ones where those stand."""
+        """Make subscribers known: the first ones of a store begin at its start, later ones where the furthest stood."""
         with store_errors(self.path):
             self._enrolment.subscribe(names, now)
 
@@ -116,26 +117,12 @@ class SqliteInbox:
         with store_errors(self.path):
             return self._enrolment.unsubscribe(name)
 
-    def enroll(self, subscriptions: Sequence[Subscription], now: int, *, limit: int = 500) -> int:
+    def enroll(
+        self, subscriptions: Sequence[Subscription], now: int, *, limit: int = 500, lessee: Lessee | None = None
+    ) -> tuple[int, list[WorkItem]]:
         """Turn callbacks that subscribers have not seen, or that were released since, into work."""
         with store_errors(self.path):
-            return self._enrolment.enroll(subscriptions, now, limit=limit)
-
-    def enroll_leased(
-        self,
-        subscriptions: Sequence[Subscription],
-        owner: str,
-        now: int,
-        *,
-        lease_seconds: float,
-        room: Mapping[str, int],
-        limit: int = 500,
-    ) -> tuple[int, list[WorkItem]]:
-        """Turn callbacks into work as `enroll` does, and lease at once what there is room for."""
-        with store_errors(self.path):
-            return self._enrolment.enroll_leased(
-                subscriptions, owner, now, lease_seconds=lease_seconds, room=room, limit=limit
-            )
+            return self._enrolment.enroll(subscriptions, now, limit=limit, lessee=lessee)
 
     def claim(
         self,
@@ -299,10 +286,12 @@ class SqliteInbox:
     def add_token(self, record: TokenRecord, now: int) -> None:
         """Keep a generated token."""
         with store_errors(self.path), transaction(self._connection):
-            self._connection.execute(
-                "INSERT INTO tokens (token, accounts, created_at) VALUES (?, ?, ?)",
+            is_new = self._connection.execute(
+                "INSERT INTO tokens (token, accounts, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
                 (record.token, "\n".join(record.accounts), now),  # an account may hold a space
-            )
+            ).rowcount
+            if not is_new:
+                raise StoreError(f"store {self.url} has this token already.")
 
     # upkeep
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-import time
 from typing import TYPE_CHECKING, Final
 
 from upcall.errors import StoreError
-from upcall.inbox.sqlite.connection import connect, is_busy, store_errors
+from upcall.inbox.sqlite.connection import connect, is_busy, poll, store_errors
 from upcall.inbox.sqlite.digests import Digests
+from upcall.inbox.sqlite.log import log_of, write_again
 from upcall.inbox.values import REDELIVERY_WINDOW_MICROS, Arrival, Receipt
 
 if TYPE_CHECKING:
@@ -20,9 +20,13 @@ if TYPE_CHECKING:
 __all__ = ["SqliteAppender"]
 
 _ANSWER: Final = 200
-_POLL_SECONDS: Final = 0.001
 _UNMARK_SECONDS: Final = 0.2
 """How long forgetting a mark waits for another writer: acknowledgements wait behind it, and a mark does no harm."""
+_REPAIR_SECONDS: Final = 0.2
+"""The same before the log is written again: where that is too short, it is tried at the next opening."""
+
+_doubtful: Final[set[Path]] = set()
+"""Stores whose disk failed a commit of this process: what they say is committed may not be on disk."""
 
 _INSERT: Final = """
     INSERT INTO callbacks
@@ -47,9 +51,12 @@ class SqliteAppender:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._places = (str(path), log_of(path))
         self._connection = connect(path, busy_seconds=0)
         try:
             with store_errors(path):
+                if path in _doubtful:
+                    self._resolve_doubt()
                 self._cursor = self._connection.cursor()
                 self._digests = Digests(self._connection)
             self._files = self._identities()
@@ -71,8 +78,11 @@ class SqliteAppender:
             A receipt for each, good once `commit` returned; None where the other process was still writing.
 
         Raises:
-            StoreError: The store failed; nothing is staged.
+            StoreError: The store failed, and nothing is staged; or what was staged before is neither committed nor
+                rolled back, and stays so.
         """
+        if self._connection.in_transaction:
+            raise StoreError("an appender stages once, and then commits or rolls back.")
         with store_errors(self._path):
             if not self._begin(wait_seconds):
                 return None
@@ -95,7 +105,7 @@ class SqliteAppender:
         with store_errors(self._path):
             try:
                 self._digests.file()
-                self._connection.commit()
+                self._commit()
             except BaseException:
                 self.rollback()
                 raise
@@ -119,7 +129,7 @@ class SqliteAppender:
                 raise StoreError(f"store {self._path} is locked by another process.", hint="Try again.")
             try:
                 self._cursor.execute("DELETE FROM marks WHERE name = ?", (name,))
-                self._connection.commit()
+                self._commit()
             except BaseException:
                 self.rollback()
                 raise
@@ -129,18 +139,30 @@ class SqliteAppender:
         self._connection.close()
 
     def _begin(self, wait_seconds: float) -> bool:
-        deadline = time.monotonic() + wait_seconds
-        while True:
-            try:
-                self._cursor.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                if not is_busy(error):
-                    raise
-                if time.monotonic() >= deadline:
-                    return False
-                time.sleep(_POLL_SECONDS)
-            else:
-                return True
+        try:
+            poll(self._cursor, wait_seconds)
+        except sqlite3.OperationalError as error:
+            if not is_busy(error):
+                raise
+            return False
+        return True
+
+    def _commit(self) -> None:
+        try:
+            self._connection.commit()
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR:
+                _doubtful.add(self._path)
+            raise
+
+    def _resolve_doubt(self) -> None:
+        """Trust the store again, after a disk that failed in the middle of a commit."""
+        poll(self._connection.cursor(), _REPAIR_SECONDS)
+        try:
+            write_again(self._path)
+        finally:
+            self._connection.rollback()
+        _doubtful.discard(self._path)
 
     def _check_files(self) -> None:
         """Refuse to write to files that were deleted or replaced: what is committed to them is gone when they close."""
@@ -152,7 +174,7 @@ class SqliteAppender:
             )
 
     def _identities(self) -> list[tuple[int, int] | None]:
-        return [_identity(f"{self._path}{suffix}") for suffix in ("", "-wal")]
+        return [_identity(path) for path in self._places]
 
     def _insert(self, arrival: Arrival) -> Receipt:
         digest = hashlib.sha256(arrival.body).digest()

@@ -8,21 +8,22 @@ import sqlite3
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from upcall.errors import StoreError, StoreUnreadableError, StoreVersionError
+from upcall.inbox.durable import make_directory, network_file_system
 from upcall.inbox.sqlite.schema import APPLICATION_ID, ORIGINAL, SCHEMA_VERSION, SECOND, SUPERSEDED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 __all__ = [
     "BUSY_SECONDS",
     "begin",
     "connect",
-    "file_system",
     "is_busy",
+    "poll",
     "read_batch",
     "snapshot",
     "store_errors",
@@ -37,9 +38,6 @@ BATCH_BYTES = 2 * 1024 * 1024
 """Bodies that are parsed in one go: a listener waits three seconds for another writer, and then answers 503."""
 
 _creating = threading.Lock()
-_NETWORK_FILE_SYSTEMS = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "ceph", "glusterfs", "fuse.sshfs", "fuse.glusterfs", "9p"}
-)
 
 
 def connect(
@@ -77,7 +75,7 @@ def _prepare_file(path: Path, *, create: bool) -> None:
             raise StoreUnreadableError(f"store {path} is a directory.", hint="Name a file in it.")
         _refuse_network(path)
         if create:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(path.parent)
             _create_file(path)
         elif not path.exists():
             raise StoreUnreadableError(
@@ -101,28 +99,12 @@ def _create_file(path: Path) -> None:
 
 
 def _refuse_network(path: Path) -> None:
-    kind = file_system(path)
-    if kind in _NETWORK_FILE_SYSTEMS:
+    kind = network_file_system(path)
+    if kind is not None:
         raise StoreError(
             f"store {path} lies on a network file system ({kind}), where SQLite's locks and fsync cannot be trusted.",
             hint="Put it on a local disk.",
         )
-
-
-def file_system(path: Path) -> str | None:
-    """Return the type of file system that holds a path, where the machine says (Linux)."""
-    try:
-        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    resolved = path.resolve()
-    best, kind = -1, None
-    for line in lines:
-        mount, _, rest = line.partition(" - ")
-        point = Path(mount.split()[4].replace("\\040", " "))
-        if resolved.is_relative_to(point) and len(point.parts) >= best:
-            best, kind = len(point.parts), rest.split()[0]
-    return kind
 
 
 def _configure(connection: sqlite3.Connection, path: Path) -> None:
@@ -250,8 +232,22 @@ def read_batch(rows: sqlite3.Cursor) -> list[tuple[Any, ...]]:
     return batch
 
 
-def begin(connection: sqlite3.Connection, *, wait_seconds: float = BUSY_SECONDS) -> None:
-    """Begin a write transaction, looking every millisecond whether the store is free.
+def begin(connection: sqlite3.Connection) -> None:
+    """Begin a write transaction, waiting for another writer.
+
+    Raises:
+        sqlite3.OperationalError: Another process was still writing at the end of the wait.
+    """
+    (busy_millis,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        poll(connection.cursor(), BUSY_SECONDS)
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {busy_millis}")
+
+
+def poll(cursor: sqlite3.Cursor, wait_seconds: float) -> None:
+    """Begin a write transaction on a connection that does not wait itself, looking every millisecond for its turn.
 
     SQLite's own waiting sleeps longer and longer, up to a tenth of a second. A listener under load leaves gaps of a
     millisecond: who sleeps through them falls behind without bound.
@@ -259,21 +255,16 @@ def begin(connection: sqlite3.Connection, *, wait_seconds: float = BUSY_SECONDS)
     Raises:
         sqlite3.OperationalError: Another process was still writing at the end of the wait.
     """
-    (busy_millis,) = connection.execute("PRAGMA busy_timeout").fetchone()
     deadline = time.monotonic() + wait_seconds
-    connection.execute("PRAGMA busy_timeout = 0")
-    try:
-        while True:
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                if not is_busy(error) or time.monotonic() >= deadline:
-                    raise
-                time.sleep(_POLL_SECONDS)
-            else:
-                return
-    finally:
-        connection.execute(f"PRAGMA busy_timeout = {busy_millis}")
+    while True:
+        try:
+            cursor.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if not is_busy(error) or time.monotonic() >= deadline:
+                raise
+            time.sleep(_POLL_SECONDS)
+        else:
+            return
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from upcall.errors import StoreError, StoreUnreadableError
+from upcall.inbox.durable import make_directory
 from upcall.inbox.sqlite.connection import store_errors
 from upcall.inbox.sqlite.schema import APPLICATION_ID, SCHEMA_VERSION
 
@@ -64,7 +65,7 @@ def restore(source: Path, path: Path, *, replace: bool) -> Path | None:
     if path.exists() and not replace:
         raise StoreError(f"there is a store at {path}.", hint="--replace keeps it aside and takes its place.")
     with _file_errors(path):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(path.parent)
     with _temporary(path) as copy:
         _copy(source, copy, lambda _done, _total: None)
         with _file_errors(path), _only_user(path):

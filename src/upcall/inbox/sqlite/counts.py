@@ -10,19 +10,25 @@ from upcall.inbox.values import Ledger, SubscriberRecord
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["UNREAD", "Counts"]
+__all__ = ["ALL_CAME", "ALL_RELEASED", "UNREAD", "Counts"]
 
 EXACT_ROWS: Final = 10_000
 """A backlog up to here is counted row by row, a longer one by its numbers: they have no gaps."""
 
 _OPEN: Final = "state IN ('pending', 'leased')"
 
-# What came, or was released, after where the subscriber stands that is least far; all of it where there is none.
-UNREAD: Final = """
-    SELECT id FROM callbacks
-    WHERE id > (SELECT coalesce(min(cursor), 0) FROM subscribers) AND trust <> 'quarantined' AND released_at IS NULL
+# Where the subscriber stands that is least far; where there is none, where a new one would begin.
+ALL_CAME: Final = """(
+    SELECT coalesce(min(cursor), (SELECT position FROM cursors WHERE name = 'forgotten'), 0) FROM subscribers
+)"""
+ALL_RELEASED: Final = """(
+    SELECT coalesce(min(released), (SELECT position FROM cursors WHERE name = 'forgotten_released'), 0) FROM subscribers
+)"""
+# What came, or was released, after that.
+UNREAD: Final = f"""
+    SELECT id FROM callbacks WHERE id > {ALL_CAME} AND trust <> 'quarantined' AND released_at IS NULL
     UNION ALL
-    SELECT callback_id FROM releases WHERE seq > (SELECT coalesce(min(released), 0) FROM subscribers)
+    SELECT callback_id FROM releases WHERE seq > {ALL_RELEASED}
 """
 _LEDGER: Final = f"""
     WITH unread AS MATERIALIZED ({UNREAD}),
@@ -39,6 +45,7 @@ _LEDGER: Final = f"""
         (SELECT count(*) FROM worked WHERE NOT open AND NOT dead AND callback_id NOT IN (SELECT id FROM unread)),
         (SELECT count(*) FROM worked WHERE dead)
 """
+_SUBSCRIBERS: Final = "SELECT name, cursor, released, done, failed FROM subscribers ORDER BY name"
 # The oldest is one of the first: numbers follow the receipts but for what was received at about one time.
 _FIRST_ROWS: Final = 1000
 _CAME: Final = f"""
@@ -105,10 +112,10 @@ class Counts:
     def subscribers(self) -> list[SubscriberRecord]:
         """Return how far each subscriber is, without reading more than its backlog."""
         with snapshot(self._connection):
-            rows = self._connection.execute("SELECT name, cursor, released FROM subscribers ORDER BY name").fetchall()
+            rows = self._connection.execute(_SUBSCRIBERS).fetchall()
             return [self._subscriber(*row) for row in rows]
 
-    def _subscriber(self, name: str, cursor: int, released: int) -> SubscriberRecord:
+    def _subscriber(self, name: str, cursor: int, released: int, done: int, failed: int) -> SubscriberRecord:
         leased = self._count("SELECT count(*) FROM work WHERE state = 'leased' AND subscriber = ?", name)
         undone = self._count(f"SELECT count(*) FROM work WHERE {_OPEN} AND subscriber = ?", name)
         heads = [
@@ -123,6 +130,8 @@ class Counts:
             leased=leased,
             dead=self._count(_GIVEN_UP, name),
             oldest_at=min(heads, default=None),
+            done=done,
+            failed=failed,
         )
 
     def _unread(self, cursor: int) -> int:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from upcall.inbox.events import stored_event
 from upcall.inbox.sqlite.clock import note_time
 from upcall.inbox.sqlite.connection import read_batch, transaction
-from upcall.inbox.values import WorkItem
+from upcall.inbox.values import Lessee, WorkItem
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from upcall.inbox.values import Subscription
     from upcall.thingspace import CallbackEvent
@@ -20,6 +20,18 @@ __all__ = ["Enrolment", "marks"]
 
 _FORGET_BATCH: Final = 5000
 
+# Those that were forgotten count too: what they had looked at was history to whoever comes then.
+_FURTHEST: Final = """
+    SELECT
+        max(coalesce(max(cursor), 0), coalesce((SELECT position FROM cursors WHERE name = 'forgotten'), 0)),
+        max(coalesce(max(released), 0), coalesce((SELECT position FROM cursors WHERE name = 'forgotten_released'), 0))
+    FROM subscribers
+"""
+_REMEMBER: Final = tuple(
+    f"INSERT INTO cursors (name, position) SELECT '{place}', {column} FROM subscribers WHERE name = ?"
+    " ON CONFLICT (name) DO UPDATE SET position = max(position, excluded.position)"
+    for place, column in (("forgotten", "cursor"), ("forgotten_released", "released"))
+)
 _CAME: Final = """
     SELECT id, 0, received_at, account, CASE WHEN trust <> 'quarantined' AND released_at IS NULL THEN body END
     FROM callbacks WHERE id > ? ORDER BY id LIMIT ?
@@ -57,14 +69,6 @@ class Wish(NamedTuple):
     order_key: str | None
 
 
-class Lessee(NamedTuple):
-    """Say who leases what is enrolled: until when, and how much of each subscriber's."""
-
-    owner: str
-    until: int
-    room: Mapping[str, int]
-
-
 def marks(values: Sequence[object]) -> str:
     """Return as many question marks as there are values."""
     return ", ".join("?" * len(values))
@@ -81,15 +85,13 @@ class Enrolment:
         self._connection = connection
 
     def subscribe(self, names: Sequence[str], now: int) -> None:
-        """Make subscribers known: the first ones begin at the store's start, later ones where those stand."""
+        """Make subscribers known: the first ones begin at the store's start, later ones where the furthest stood."""
         execute = self._connection.execute
         known = {name for (name,) in execute("SELECT name FROM subscribers")}
         if known.issuperset(names):
             return
         with transaction(self._connection):
-            furthest = execute(
-                "SELECT coalesce(max(cursor), 0), coalesce(max(released), 0) FROM subscribers"
-            ).fetchone()
+            furthest = execute(_FURTHEST).fetchone()
             self._connection.executemany(
                 "INSERT OR IGNORE INTO subscribers (name, cursor, released, created_at) VALUES (?, ?, ?, ?)",
                 [(name, *furthest, now) for name in names],
@@ -113,32 +115,18 @@ class Enrolment:
             self._connection.executemany("DELETE FROM replays WHERE work_id = ?", rows)
             self._connection.executemany("DELETE FROM work WHERE id = ?", rows)
             if len(rows) < _FORGET_BATCH:
+                for query in _REMEMBER:
+                    self._connection.execute(query, (name,))
                 self._connection.execute("DELETE FROM subscribers WHERE name = ?", (name,))
         return len(rows)
 
-    def enroll(self, subscriptions: Sequence[Subscription], now: int, *, limit: int) -> int:
+    def enroll(
+        self, subscriptions: Sequence[Subscription], now: int, *, limit: int, lessee: Lessee | None
+    ) -> tuple[int, list[WorkItem]]:
         """Turn callbacks that subscribers have not seen, or that were released since, into work.
 
-        Returns how many callbacks were looked at.
+        Returns how many callbacks were looked at, and what of the work is leased.
         """
-        return self._enroll(subscriptions, now, limit, None)[0]
-
-    def enroll_leased(
-        self,
-        subscriptions: Sequence[Subscription],
-        owner: str,
-        now: int,
-        *,
-        lease_seconds: float,
-        room: Mapping[str, int],
-        limit: int,
-    ) -> tuple[int, list[WorkItem]]:
-        """Do the same, and lease at once what there is room for; see `upcall.inbox.Inbox.enroll_leased`."""
-        return self._enroll(subscriptions, now, limit, Lessee(owner, now + int(lease_seconds * _MICROS), room))
-
-    def _enroll(
-        self, subscriptions: Sequence[Subscription], now: int, limit: int, lessee: Lessee | None
-    ) -> tuple[int, list[WorkItem]]:
         positions = self._positions([subscription.name for subscription in subscriptions])
         if not positions:
             return 0, []
@@ -150,7 +138,7 @@ class Enrolment:
         with transaction(self._connection):
             items = self._write(self._still_wanted(wishes, positions), now, lessee)
             self._advance(positions, rows)
-        return len(rows), items
+        return len({row[0] for row in rows}), items
 
     def _positions(self, names: Sequence[str]) -> dict[str, Position]:
         rows = self._connection.execute(
@@ -226,8 +214,8 @@ def _wishes(
 
 def _work(wishes: Sequence[Wish], now: int, lessee: Lessee | None) -> Iterator[tuple[object, ...]]:
     """Yield the row of each wish: leased while there is room, unless it has an order to wait in."""
-    owner, until, room = lessee or ("", 0, {})
-    left = dict(room)
+    owner, until = (lessee.owner, now + int(lessee.seconds * _MICROS)) if lessee else ("", 0)
+    left = dict(lessee.room) if lessee else {}
     for row, name, device_id, order_key in wishes:
         if order_key is None and left.get(name, 0) > 0:
             left[name] -= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from upcall.inbox.sqlite.clock import note_time, set_back_by
@@ -55,11 +56,14 @@ _BODIES: Final = "SELECT id, received_at, account, coalesce(body, x'') FROM call
 _SETTLE: Final = """
     UPDATE work SET state = ?, due_at = ?, error = ?, owner = NULL, finished_at = ?
     WHERE id = ? AND owner = ? AND state = 'leased'
+    RETURNING subscriber
 """
 _SETTLE_DONE: Final = """
     UPDATE work SET state = 'done', due_at = 0, error = NULL, owner = NULL, finished_at = ?
     WHERE id IN ({ids}) AND owner = ? AND state = 'leased'
+    RETURNING subscriber
 """
+_COUNT: Final = "UPDATE subscribers SET done = done + ?, failed = failed + ? WHERE name = ?"
 
 
 class Leases:
@@ -130,20 +134,33 @@ class Leases:
 
     def settle(self, outcomes: Sequence[Outcome], owner: str, now: int) -> None:
         """Record how leased work ended; an owner that lost its lease changes nothing."""
-        done: list[int] = []
-        others: list[tuple[object, ...]] = []
-        for outcome in outcomes:
-            if outcome.state == "done" and outcome.error is None and not outcome.due_at:
-                done.append(outcome.work_id)
-            else:
-                ended = None if outcome.state == "pending" else now
-                others.append((outcome.state, outcome.due_at, outcome.error, ended, outcome.work_id, owner))
+        well = [outcome.work_id for outcome in outcomes if outcome.state == "done"]
+        others = [outcome for outcome in outcomes if outcome.state != "done"]
         with transaction(self._connection):
             note_time(self._connection, now)
-            for start in range(0, len(done), _SETTLE_BATCH):
-                ids = done[start : start + _SETTLE_BATCH]
-                self._connection.execute(_SETTLE_DONE.format(ids=marks(ids)), (now, *ids, owner))
-            self._connection.executemany(_SETTLE, others)
+            done = self._settle_done(well, owner, now)
+            failed = Counter(name for outcome in others for name in self._settle_failed(outcome, owner, now))
+            self._count(done, failed)
+
+    def _settle_done(self, work_ids: Sequence[int], owner: str, now: int) -> Counter[str]:
+        """Mark much work as done at once; return of whom how much it was."""
+        done: Counter[str] = Counter()
+        for start in range(0, len(work_ids), _SETTLE_BATCH):
+            ids = work_ids[start : start + _SETTLE_BATCH]
+            rows = self._connection.execute(_SETTLE_DONE.format(ids=marks(ids)), (now, *ids, owner))
+            done.update(name for (name,) in rows)
+        return done
+
+    def _settle_failed(self, outcome: Outcome, owner: str, now: int) -> list[str]:
+        """Record how one piece of work failed; return whose it was, nobody's where the lease was lost."""
+        ended = None if outcome.state == "pending" else now
+        values = (outcome.state, outcome.due_at, outcome.error, ended, outcome.work_id, owner)
+        return [name for (name,) in self._connection.execute(_SETTLE, values).fetchall()]
+
+    def _count(self, done: Counter[str], failed: Counter[str]) -> None:
+        """Add to the subscribers' figures what is recorded in the open transaction."""
+        for name in done.keys() | failed.keys():
+            self._connection.execute(_COUNT, (done[name], failed[name], name))
 
     def begin_end(self, work_id: int, owner: str) -> bool:
         """Open the transaction that ends a piece of work; tell whether the owner still holds it, else it is closed."""
@@ -158,10 +175,12 @@ class Leases:
     def conclude_end(self, work_id: int, now: int) -> None:
         """Mark work as done in the open transaction, and commit it."""
         note_time(self._connection, now)
-        self._connection.execute(
-            "UPDATE work SET state = 'done', error = NULL, owner = NULL, due_at = 0, finished_at = ? WHERE id = ?",
+        rows = self._connection.execute(
+            "UPDATE work SET state = 'done', error = NULL, owner = NULL, due_at = 0, finished_at = ? WHERE id = ?"
+            " RETURNING subscriber",
             (now, work_id),
-        )
+        ).fetchall()
+        self._count(Counter(name for (name,) in rows), Counter())
         self._connection.commit()
 
     def release(self, owners: Sequence[str], now: int, *, uncounted: bool) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from upcall.inbox.sqlite.connection import transaction
-from upcall.inbox.sqlite.counts import UNREAD
+from upcall.inbox.sqlite.counts import ALL_CAME, ALL_RELEASED, UNREAD
 from upcall.inbox.sqlite.selection import in_numbers
 from upcall.inbox.values import REDELIVERY_WINDOW_MICROS, Pruned, Retention
 
@@ -27,9 +27,9 @@ _OVER: Final = f"""
     NOT EXISTS (SELECT 1 FROM work w WHERE w.callback_id = c.id AND (w.{_OPEN} OR w.state = 'dead'))
     AND CASE
         WHEN c.trust = 'quarantined' THEN c.dropped_at IS NOT NULL
-        WHEN c.released_at IS NULL THEN c.id <= (SELECT coalesce(min(cursor), 0) FROM subscribers)
+        WHEN c.released_at IS NULL THEN c.id <= {ALL_CAME}
         ELSE (SELECT seq FROM releases r WHERE r.callback_id = c.id) <= min(
-            (SELECT coalesce(min(released), 0) FROM subscribers),
+            {ALL_RELEASED},
             coalesce((SELECT position FROM cursors WHERE name = 'released'), 0)
         )
     END

@@ -241,7 +241,13 @@ SECOND: Final = (
         " released_at INTEGER NOT NULL",
     ),
     _index("releases_of", "releases (callback_id)"),
-    *_columns("subscribers", "released INTEGER NOT NULL DEFAULT 0"),
+    *_columns(
+        "subscribers",
+        "released INTEGER NOT NULL DEFAULT 0",
+        # What became of its attempts since it is known: counted by whoever records it, never taken back.
+        "done INTEGER NOT NULL DEFAULT 0",
+        "failed INTEGER NOT NULL DEFAULT 0",
+    ),
     *_columns("work", "order_key TEXT", "replays INTEGER NOT NULL DEFAULT 0"),
     _index("work_ready", "work (subscriber, due_at, id) WHERE state IN ('pending', 'leased') AND order_key IS NULL"),
     _index(
