@@ -134,7 +134,7 @@ async def post_bare(store: str, url: str) -> Cost:
     with open_inbox(store) as inbox:
         records = inbox.callbacks(limit=0)
     bodies = [
-        cloud_event(stored_event(record.id, record.received_at, record.account, record.body or b""))
+        cloud_event(stored_event(record.id, record.received_at, record.account, record.digest, record.body or b""))
         for record in records
     ]
     waiting = iter(bodies)

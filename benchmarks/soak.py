@@ -7,7 +7,8 @@ loopback sink and appends it to a file. Now and then each of them is ended by SI
 Every 30 seconds a line tells the rate, the resident memory of each process, the backlog and p99. Ends with 1 where
 anything acknowledged is lost, doubled, not forwarded or not in the file, or where memory grows: after its first minute,
 the resident memory of a process may not rise by more than `MOST_GROWTH` MiB a minute (least squares over all its lives
-together, each life about its own mean). Runs of less than six minutes are too short for that, and only bound its size.
+together, each life about its own mean). Runs of less than six minutes are too short for that: there no life may end
+more than `MOST_RISE` MiB above what it took after its first 10 seconds.
 """
 
 from __future__ import annotations
@@ -40,9 +41,12 @@ SUBSCRIBERS = 5
 """Three handlers, a forward, a file."""
 MOST_GROWTH = 1.0
 """MiB a minute."""
+MOST_RISE = 8.0
+"""MiB within one life, of a run that is too short to tell a slope."""
 MOST_MEMORY = 512.0
 """MiB, of any process at any time."""
 WARM_UP_SECONDS = 60.0
+SETTLED_SECONDS = 10.0
 SAMPLE_SECONDS = 2.0
 REPORT_SECONDS = 30.0
 SHORTEST_FOR_GROWTH = 6.0
@@ -118,6 +122,8 @@ class Memory:
         self.lives: list[list[tuple[float, float]]] = []
         self.most = 0.0
         self.last = 0.0
+        self.rise: float | None = None
+        self._settled: float | None = None
         self._pid = 0
         self._began = 0.0
 
@@ -127,12 +133,16 @@ class Memory:
             return
         if child.pid != self._pid:
             self._pid, self._began = child.pid, time.monotonic()
+            self._settled = None
             self.lives.append([])
         mebibytes = resident(child.pid)
         if mebibytes is None:
             return
         self.last, self.most = mebibytes, max(self.most, mebibytes)
         age = time.monotonic() - self._began
+        if age > SETTLED_SECONDS:
+            self._settled = mebibytes if self._settled is None else self._settled
+            self.rise = max(self.rise or 0.0, mebibytes - self._settled)
         if age > WARM_UP_SECONDS:
             self.lives[-1].append((age / 60, mebibytes))
 
@@ -257,6 +267,7 @@ class Soak:
             "p99_ms": round(took.milliseconds(0.99), 2),
             "p999_ms": round(took.milliseconds(0.999), 2),
             "memory_most_mib": {name: round(memory.most, 1) for name, memory in self.memory.items()},
+            "memory_rise_mib": {name: memory.rise for name, memory in self.memory.items()},
             "memory_growth_mib_a_minute": {name: round(memory.slope(), 3) for name, memory in self.memory.items()},
         }
 
@@ -284,11 +295,13 @@ def problems(found: dict[str, Any], options: argparse.Namespace) -> list[str]:
         if found[name] != found["stored"]
     ]
     for name, most in found["memory_most_mib"].items():
-        growth = found["memory_growth_mib_a_minute"][name]
+        growth, rise = found["memory_growth_mib_a_minute"][name], found["memory_rise_mib"][name] or 0.0
         if most > MOST_MEMORY:
             wrong.append(f"{name} took {most} MiB")
         if options.minutes >= SHORTEST_FOR_GROWTH and growth > MOST_GROWTH:
             wrong.append(f"the memory of {name} grows by {growth} MiB a minute")
+        if options.minutes < SHORTEST_FOR_GROWTH and rise > MOST_RISE:
+            wrong.append(f"the memory of {name} rose by {rise:.1f} MiB after its first {SETTLED_SECONDS:g} s")
     return wrong
 
 

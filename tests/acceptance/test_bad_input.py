@@ -17,6 +17,7 @@ def check(ended, code, *words):
     """Check that a command ended as a mistake should, and named what is wrong."""
     assert "Traceback" not in ended.stderr
     assert ended.stdout == ""
+    assert "canary" not in ended.stderr
     (line,) = ended.stderr.splitlines()
     assert line.startswith("upcall: ")
     for word in words:
@@ -39,6 +40,8 @@ def check(ended, code, *words):
         (["listen", "--port", "0", "--token", "short"], "16 characters"),
         (["listen", "--port", "0", "--account", " "], "account"),
         (["events", "list", "--store", "mysql://here/db"], "mysql"),
+        (["events", "list", "--store", "postgresql://me:canary@here/db"], "'postgresql://…' is not one"),
+        (["store", "restore", "copy.db", "--store", "postgresql://me:canary@here/db"], "sqlite:////absolute/inbox.db"),
         (["sandbox", "--faults", "gremlins=0.5"], "gremlins"),
         (["callbacks", "register", "0000123456-00001", "--url", "ftp://x/"], "https"),
     ],

@@ -115,9 +115,22 @@ def test_retry_leaves_what_is_done(decided):
     (shown,) = decided.json("events", "show", "1")
     told = {piece["subscriber"]: piece["replays"] for piece in shown["work"] if piece["device_id"] != DEVICES[0]}
     assert [replay["reason"] for replay in told["note"]] == ["ticket system is back"]
-    with open_inbox(decided.store) as inbox:
-        settle(inbox, time.time_ns() // 1000 + HOUR, {(1, "note", ""): "dead"})
-    assert "ticket system is back" in decided.run("dead", "show", "1", "--store", decided.store).stdout
+
+
+@pytest.mark.parametrize("end", ["pending", "done", "dead"])
+def test_what_was_tried_before_a_retry_is_shown_whatever_becomes_of_it(decided, end):
+    """After a retry `dead show` still says how the work had ended and why it was retried, and where it stands now."""
+    decide(decided, "dead", "retry", "1", "--reason", "ticket system is back")
+    if end != "pending":
+        with open_inbox(decided.store) as inbox:
+            settle(inbox, time.time_ns() // 1000 + HOUR, {(1, "note", ""): end})
+    shown = decided.run("dead", "show", "1", "--store", decided.store).stdout
+    assert shown.startswith("callback 1 ")
+    assert f"note: {end}{', due' if end == 'pending' else ''} at 2" in shown
+    assert shown.count("ticket system is back): it was dead after 1 attempt\n") == 2
+    assert shown.count(TRACEBACK.splitlines()[0]) == (3 if end == "dead" else 2)
+    (found,) = decided.json("dead", "show", "1")
+    assert [piece["replays"][0]["error"] for piece in found["work"]] == [TRACEBACK] * 2
 
 
 def test_retry_of_one_handler(decided):
@@ -133,6 +146,10 @@ def test_dead_letters_are_dropped(decided):
     assert decide(decided, "dead", "drop", "1")[1] == {"matched": 2, "dropped": 2, "dry_run": False}
     assert decided.json("dead", "list") == []
     assert states(decided, 1)["note", ""] == "dropped"
+    assert [record["id"] for record in decided.json("events", "list", "--state", "dropped")] == [1]
+    assert decided.run("quarantine", "show", "1", "--store", decided.store).returncode == NO
+    counts = decided.json("store", "check")[0]["counts"]
+    assert (counts["dropped"], counts["dead"]) == (1, 0)
     assert decided.run("dead", "show", "1", "--store", decided.store).returncode == 0
     assert decide(decided, "events", "replay", "1", "--handler", "note") == (
         0,

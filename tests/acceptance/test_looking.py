@@ -14,7 +14,7 @@ import time
 import httpx2
 import pytest
 
-from upcall.inbox import Arrival, Trust, open_inbox
+from upcall.inbox import Arrival, Retention, Selection, Subscription, Trust, open_inbox
 
 ACCOUNT = "0000123456-00001"
 LONG = "a campaign with a long name " * 20
@@ -161,6 +161,7 @@ def test_campaigns(filled):
         "open": 1,
         "silent": None,
         "contradiction": None,
+        "contradicting": 0,
     }
     (shown,) = filled.json("campaigns", "show", "C-1")
     assert set(shown) >= {"campaign_id", "status", "devices"}
@@ -169,6 +170,27 @@ def test_campaigns(filled):
     assert (first["device_id"], first["status"]) == ("100000000000001", "UpgradeSuccess")
     assert (first["first_status"], first["last_status"]) == ("UpgradeSuccess", "UpgradeRequestQueued")
     assert (second["last_at"], second["contradiction"]) == ("2027-01-15T08:00:00.000000Z", None)
+    people = filled.run("campaigns", "show", "C-1", "--store", filled.store).stdout
+    assert people.count("UpgradeRequestQueued") == 1  # the last word, beside where the device stands
+
+
+def test_a_body_that_is_gone_is_not_shown_as_an_empty_one(filled):
+    """Without its body a callback has no size, keeps its key, and says why it has none; an empty body has size 0."""
+    (before,) = filled.json("events", "show", "1")
+    assert before["key"] == f"{hashlib.sha256(PROGRESS).hexdigest()[:32]}-1"
+    with open_inbox(filled.store) as inbox:
+        inbox.append([Arrival(body=b"", received_at=NOW + 3 * HOUR)])
+        inbox.subscribe(["handler"], NOW)
+        assert inbox.enroll([Subscription("handler", lambda event: ())], NOW)[0] == 4
+        inbox.drop_quarantined(Selection(ids=(2,)), NOW)
+        inbox.prune(Retention(body_seconds=HOUR / 1e6, record_seconds=9e9), NOW + 2 * HOUR)
+    (pruned,), (dropped,), (empty,) = (filled.json("events", "show", number) for number in ("1", "2", "4"))
+    assert (pruned["key"], pruned["sha256"]) == (before["key"], before["sha256"])
+    assert (pruned["raw"], pruned["body_bytes"], dropped["raw"], dropped["body_bytes"]) == (None,) * 4
+    assert (empty["raw"], empty["body_bytes"]) == ("", 0)
+    words = {number: filled.run("events", "show", number, "--store", filled.store).stdout for number in "12"}
+    assert "removed: upcall store prune" in words["1"]
+    assert "dropped from the quarantine" in words["2"]
 
 
 def test_campaigns_tell_silence_and_contradictions(upcall):
@@ -191,7 +213,8 @@ def test_campaigns_tell_silence_and_contradictions(upcall):
     (listed,) = upcall.json("campaigns", "list", "--silent-after", "90m")
     assert (listed["open"], listed["silent"]) == (2, 2)
     (listed,) = upcall.json("campaigns", "list")
-    assert (listed["open"], listed["silent"]) == (2, None)
+    assert (listed["open"], listed["silent"], listed["contradicting"]) == (2, None, 1)
+    assert "(1 CONTRADICTS itself)" in upcall.run("campaigns", "list", "--store", upcall.store).stdout
 
 
 def test_drift(filled):

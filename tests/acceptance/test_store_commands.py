@@ -75,7 +75,7 @@ def test_a_spool_file_that_cannot_be_read(filled):
     assert "ab" * 8 in problem
     assert "Is a directory" in problem
     ended = filled.run("store", "check", "--store", filled.store, "--spool", str(filled.directory / "spool"))
-    assert "1 arrivals in 2 files" in ended.stdout
+    assert "1 arrival in 2 files" in ended.stdout
     assert "a full one stops both" in ended.stdout
 
 
@@ -109,12 +109,12 @@ def test_backup_and_restore(filled):
     assert store(filled, "backup", str(copy))["size_bytes"] == copy.stat().st_size
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     again = filled.run("store", "backup", str(copy), "--store", filled.store)
-    assert (again.returncode, again.stdout) == (NOT_STARTED, "")
-    assert str(copy) in again.stderr
+    assert (again.returncode, again.stdout) == (NO, "")
+    assert f"{copy} is there already, and was left alone" in again.stderr
     fill(filled, Arrival(body=b'"late"', received_at=time.time_ns() // 1000))
 
     refused = filled.run("store", "restore", str(copy), "--store", filled.store)
-    assert (refused.returncode, "--replace" in refused.stderr) == (NOT_STARTED, True)
+    assert (refused.returncode, "--replace" in refused.stderr) == (NO, True)
     asked = filled.run("store", "restore", str(copy), "--replace", "--store", filled.store)
     assert (asked.returncode, "--yes" in asked.stderr) == (USAGE, True)
     assert len(filled.json("events", "list")) == 4
@@ -122,6 +122,18 @@ def test_backup_and_restore(filled):
     assert len(filled.json("events", "list")) == 3
     kept = filled.run("events", "list", "--json", "--store", f"sqlite:///{aside}")
     assert len(kept.stdout.splitlines()) == 4
+
+
+def test_a_file_that_is_no_copy(filled):
+    """Where what is to be restored is no copy, that file is blamed, and not the store, which stays."""
+    wrong = filled.directory / "handlers.py"
+    wrong.write_text("import upcall\n" * 100)
+    for named, says in ((wrong, f"copy {wrong} is not an SQLite file"), (wrong.with_name("no"), "there is no copy at")):
+        ended = filled.run("store", "restore", str(named), "--replace", "--yes", "--store", filled.store)
+        assert (ended.returncode, ended.stdout) == (NOT_STARTED, "")
+        assert says in ended.stderr
+        assert "Name one that `upcall store backup` made." in ended.stderr
+    assert len(filled.json("events", "list")) == 3
 
 
 def test_backup_beside_a_listener(filled):

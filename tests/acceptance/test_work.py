@@ -93,7 +93,25 @@ def test_a_worker_beside_a_listener(upcall):
     upcall.until(lambda: sorted(upcall.read("done")) == ["1", "2", "3"])
     assert (worker.end(), listener.end()) == (0, 0)
     assert worker.lines == []
+    assert f"upcall: working on {upcall.store}: 1 handler of handlers:app\n" in worker.errors.read_text()
     assert states(upcall) == {"done"}
+
+
+def test_what_works_is_said(upcall):
+    """Handlers of the module and subscribers without code are counted apart."""
+    upcall.handlers("@app.on()\ndef one(event): pass\n\n@app.on()\ndef other(event): pass\n")
+    ended = upcall.run("work", "handlers:app", "--until-idle", "--store", upcall.store, "--exec", "true")
+    assert f"working on {upcall.store}: 2 handlers of handlers:app and 1 subscriber option\n" in ended.stderr
+    ended = upcall.run("work", "--until-idle", "--store", upcall.store, "--exec", "true", "--jsonl", "out")
+    assert f"working on {upcall.store}: 2 subscriber options\n" in ended.stderr
+
+
+def test_a_warning_looks_like_one(upcall):
+    """What a listener warns of by its options has a time and a logger, as all that it logs."""
+    listener = upcall.listen("--forward", "http://127.0.0.1:1/")
+    assert listener.end() == 0
+    (line,) = [line for line in listener.errors.read_text().splitlines() if "not signed" in line]
+    assert " WARNING upcall.dispatch: forwards are not signed: set UPCALL_FORWARD_SECRET" in line
 
 
 def test_one_process(upcall):
@@ -307,7 +325,8 @@ def test_a_forward_to_another_listener(upcall, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "there is nothing to hand callbacks to"),
+        ([], "there is nothing to hand callbacks to. Name a module:app, or give --forward, --forward-raw,"),
+        (["--forward", "http://127.0.0.1/", "--exec", "no-such-program"], "no-such-program"),
         (["--forward", "http://8.8.8.8/"], "unencrypted"),
         (["--exec", "no-such-program"], "no-such-program"),
         (["--jsonl", "/no/such/place/x"], "/no/such/place/x"),
@@ -318,5 +337,6 @@ def test_options_that_cannot_be_used(upcall, words, said):
     ended = upcall.run("work", "--store", upcall.store, *words)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert said in ended.stderr
+    assert ended.stderr.count("\n") == 1
     assert "Traceback" not in ended.stderr
     assert not upcall.path.exists()

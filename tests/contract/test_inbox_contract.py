@@ -160,7 +160,7 @@ class TestCopies:
         inbox.append([make.report(at=make.now + 20 * make.day)])
         make.enrolled(inbox)
         items = make.take(inbox)
-        keys = {stored_event(i.callback_id, i.received_at, i.account, i.body).key for i in items}
+        keys = {stored_event(i.callback_id, i.received_at, i.account, i.digest, i.body).key for i in items}
         assert len(items) == len(keys) == 2
 
     def test_a_thousand_copies_in_one_batch(self, inbox, make):

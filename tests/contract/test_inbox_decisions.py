@@ -99,7 +99,9 @@ class TestReplay:
             ({"kind": "upgradeProgress"}, 5),
             ({"account": "0000123456-00001"}, 2),
             ({"state": State.DEAD}, 3),
-            ({"state": State.DONE}, 2),
+            ({"state": State.DONE}, 1),
+            ({"state": State.DROPPED}, 1),
+            ({"given_up": True, "device_id": "d2"}, 1),
             ({"state": State.PENDING}, 0),
             ({"device_id": "d2"}, 1),
             ({"subscriber": "handler", "campaign_id": "c1", "device_id": "d1"}, 1),
@@ -162,7 +164,7 @@ class TestDropDead:
         assert ended.dead() == []
         (work,) = ended.work(2)
         assert (work.state, work.error, work.attempts) == ("dropped", "trace", 1)
-        assert [ended.callback(number).state for number in (2, 3, 6)] == ["done", "done", "done"]
+        assert [ended.callback(number).state for number in (2, 3, 6)] == ["dropped"] * 3
         assert ended.next_due(["handler"]) is not None
         assert {item.callback_id for item in make.take(ended, now=make.now + make.day)} == {4, 5}
 
@@ -223,7 +225,7 @@ class TestQuarantine:
         before = quarantine.callback(2)
         assert quarantine.release_quarantined(Selection(ids=(2,)), make.now) == 1
         after = quarantine.callback(2)
-        assert after == msgspec.structs.replace(before, trust="accepted", state="stored", evidence=after.evidence)
+        assert after == msgspec.structs.replace(before, trust="accepted", state="pending", evidence=after.evidence)
         assert after.evidence == "names another account; released by hand"
         make.enrolled(quarantine)
         make.enrolled(quarantine)
@@ -293,7 +295,7 @@ class TestQuarantine:
         before = quarantine.callback(4)
         assert quarantine.drop_quarantined(Selection(ids=(4,)), make.now) == 1
         after = quarantine.callback(4)
-        assert after == msgspec.structs.replace(before, state="dropped", body=None, body_bytes=0)
+        assert after == msgspec.structs.replace(before, state="dropped", body=None, body_bytes=None)
         assert len(quarantine.deliveries(4)) == 1
         assert quarantine.check() == []
 

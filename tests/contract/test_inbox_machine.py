@@ -204,15 +204,15 @@ class Model:
         kept, states = self.callbacks[number], self.states_of(number)
         if kept.quarantined:
             return "dropped" if kept.dropped else "quarantined"
-        if "dead" in states:
-            return "dead"
-        return "pending" if states - OVER else "done" if states else "stored"
+        if states - OVER or any(self.unread_by(name, number) for name in self.positions):
+            return "pending"
+        return next((state for state in ("dead", "dropped", "done") if state in states), "stored")
 
     def heading(self, number):
         state = self.state(number)
-        if state not in {"done", "stored"}:
-            return state
-        return "unread" if self.unread(number) else {"done": "handled", "stored": "unwanted"}[state]
+        if state in {"pending", "stored"} and not self.states_of(number) - OVER and self.unread(number):
+            return "unread"
+        return {"done": "handled", "stored": "unwanted"}.get(state, state)
 
     def means(self, selection, work):
         number, name, device_id = work.key
@@ -221,11 +221,12 @@ class Model:
             and selection.subscriber in {None, name}
             and selection.device_id in {None, device_id}
             and selection.state in {None, self.state(number)}
+            and (not selection.given_up or "dead" in self.states_of(number))
         )
 
     def is_over(self, number):
         state = self.state(number)
-        return state == "dropped" or (state in {"done", "stored"} and not self.unread(number))
+        return state in {"dropped", "done"} or (state == "stored" and not self.unread(number))
 
     def prune(self, now):
         for number in [number for number in self.callbacks if self.is_over(number)]:
@@ -496,7 +497,7 @@ class InboxMachine(RuleBasedStateMachine):
                 st.just(EVERYTHING),
                 st.builds(Selection, subscriber=st.sampled_from(NAMES)),
                 st.builds(Selection, device_id=st.sampled_from(["", "d1", "d2"])),
-                st.builds(Selection, state=st.sampled_from([State.DONE, State.DEAD, State.PENDING])),
+                st.builds(Selection, state=st.sampled_from(list(State)), given_up=st.booleans()),
                 *([st.builds(Selection, ids=st.tuples(st.sampled_from(numbers)))] if numbers else []),
             )
         )
@@ -583,7 +584,7 @@ class InboxMachine(RuleBasedStateMachine):
                 "quarantined" if kept.quarantined else "accepted",
                 kept.deliveries,
                 self.model.state(number),
-                len(kept.body) if kept.has_body else 0,
+                len(kept.body) if kept.has_body else None,
             )
             for number, kept in self.model.callbacks.items()
         }

@@ -158,6 +158,7 @@ class TestDevices:
         """Two final words that do not agree are both there: the first stands, the other is its contradiction."""
         device = self.history(inbox, make, "UpgradeSuccess", "UpgradeFailed")
         assert (device.status, device.contradiction) == ("UpgradeSuccess", "UpgradeFailed")
+        assert [campaign.contradicting for campaign in inbox.campaigns()] == [1]
 
     def test_the_same_final_word_again_contradicts_nothing(self, inbox, make):
         """The same said again, in either spelling, is no contradiction."""

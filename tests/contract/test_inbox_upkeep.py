@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import msgspec
 import pytest
 
-from upcall.errors import StoreError
-from upcall.inbox import EVERYTHING, Pruned, Retention, Selection, State, Subscription, Trust
+from upcall.errors import StoreError, UpcallError
+from upcall.inbox import EVERYTHING, Pruned, Retention, Selection, State, Subscription, Trust, stored_event
 
 DAY_SECONDS = 86_400.0
 DEVICE = "490154203237518"
@@ -56,7 +57,7 @@ class TestPrune:
         after = aged.callbacks()
         assert [record.id for record in after if record.body is None] == [1, 5, 6, 7]
         for old, new in zip(before, after, strict=True):
-            gone = {"body": None, "body_bytes": 0} if new.body is None else {}
+            gone = {"body": None, "body_bytes": None} if new.body is None else {}
             assert new == msgspec.structs.replace(old, **gone)
         assert aged.check() == []
 
@@ -255,6 +256,25 @@ class TestForget:
         assert [device.device_id for device in inbox.campaign("c1")[1]] == ["990000862471854"]
         assert inbox.check() == []
 
+    def test_the_key_that_handlers_see_stays(self, store, make):
+        """An attempt after the device was forgotten, and the one that enrolled it, have the key of the first."""
+        inbox = store.open()
+        arrival = make.report(devices={DEVICE: "UpgradeFailed"})
+        inbox.append([arrival, msgspec.structs.replace(arrival, origin="reconciled", received_at=make.now + make.day)])
+        make.read_up(inbox)
+        enrolled = []
+        make.enrolled(inbox, Subscription("handler", lambda event: enrolled.append(event.key) or [""]))
+
+        def keys():
+            items = make.take(inbox)
+            make.settle(inbox, items, "pending", due_at=make.now)
+            return [stored_event(i.callback_id, i.received_at, i.account, i.digest, i.body).key for i in items]
+
+        first = keys()
+        assert forgotten(inbox, DEVICE, make.now)[1] == 2
+        assert keys() == first == enrolled
+        assert first == [f"{hashlib.sha256(arrival.body).hexdigest()[:32]}-{number}" for number in (1, 2)]
+
     def test_forgetting_again_finds_nothing(self, inbox, make):
         """What is forgotten is forgotten: a second run changes nothing."""
         forgotten(inbox, DEVICE, make.now)
@@ -431,7 +451,7 @@ class TestBackup:
         """A backup never writes over what is there."""
         target = tmp_path / "copy.db"
         target.write_bytes(b"somebody's")
-        with pytest.raises(StoreError):
+        with pytest.raises(UpcallError, match="there already"):
             inbox.backup(target)
         assert target.read_bytes() == b"somebody's"
 

@@ -152,6 +152,13 @@ def test_the_command_ends_with_the_verdict(found, code, last, monkeypatch, capsy
     assert json.loads(capsys.readouterr().out)["proved"] is (code == 0)
 
 
+def test_effects_are_called_single_only_where_they_are():
+    """A report that counts a double does not say beside it that each effect happened once."""
+    assert any(", each once" in line for line in report(GOOD).lines())
+    twice = report(reconcile(observed(effects={0: 2})))
+    assert not any("each once" in line for line in twice.lines())
+
+
 def test_what_was_skipped_is_said(monkeypatch, capsys):
     """A step that could not be taken here is named with its reason, to a person and in JSON."""
     monkeypatch.setattr(command, "prove_in", lambda *_, **__: report(GOOD, SKIPPED))

@@ -79,7 +79,7 @@ def show(
     _print_head(campaign, devices, silent)
     line("")
     table(
-        ("DEVICE", "STATUS", "REASON", "UPDATED", "LAST HEARD", "NOTE"),
+        ("DEVICE", "STATUS", "REASON", "UPDATED", "LAST HEARD", "LAST WORD", "NOTE"),
         [_device_row(device, now, silent) for device in devices],
     )
 
@@ -122,6 +122,7 @@ def _campaign_document(record: CampaignRecord, heard_since: int) -> dict[str, An
         "open": _open(record.devices),
         "silent": _silent_count(record, heard_since),
         "contradiction": record.contradiction,
+        "contradicting": record.contradicting,
     }
 
 
@@ -136,7 +137,7 @@ def _campaign_row(record: CampaignRecord, heard_since: int) -> tuple[str, ...]:
         text_of_micros(record.last_at),
         str(record.callbacks),
         f"{_open(record.devices)}{' (silent)' if silent else ''}",
-        _counts(record.devices),
+        _counts(record.devices) + _contradicting(record.contradicting),
     )
 
 
@@ -193,6 +194,7 @@ def _device_row(device: DeviceRecord, now: int, silent: set[str]) -> tuple[str, 
         device.reason or "-",
         text_of_micros(device.updated_at),
         text_of_micros(_heard_at(device)),
+        device.last_status or "-",
         "; ".join(_notes(device, now, silent)),
     )
 
@@ -206,6 +208,12 @@ def _notes(device: DeviceRecord, now: int, silent: set[str]) -> Iterable[str]:
 
 def _with_contradiction(status: str | None, contradiction: str | None) -> str:
     return f"{status or '-'}{f' (CONTRADICTION: also said {contradiction})' if contradiction else ''}"
+
+
+def _contradicting(count: int) -> str:
+    if not count:
+        return ""
+    return f" ({count} {'CONTRADICTS itself' if count == 1 else 'CONTRADICT themselves'})"
 
 
 def _counts(devices: dict[str, int]) -> str:

@@ -33,7 +33,7 @@ from upcall.cli.selecting import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from upcall.inbox import CallbackRecord, DeadRecord, Inbox, Selection
+    from upcall.inbox import CallbackRecord, DeadRecord, Inbox, Selection, WorkRecord
 
 __all__ = ["app"]
 
@@ -80,20 +80,26 @@ def list_(
 
 @app.command()
 def show(callback_id: IdArgument, *, store: StoreOption = None, json: JsonOption = False) -> None:
-    """Show what was given up of one callback: each traceback whole, the attempts, and what was tried before."""
+    """Show what was given up of one callback, retried since or not: tracebacks whole, and what was tried before."""
     from upcall.cli.reading import reading
     from upcall.errors import UpcallError
 
     with reading(store) as inbox:
         record = inbox.callback(callback_id)
-        given_up = [work for work in inbox.work(callback_id) if work.state in _GIVEN_UP]
+        given_up = [work for work in inbox.work(callback_id) if _was_given_up(work)]
         if record is None or not given_up:
-            raise UpcallError(f"nothing of callback {callback_id} was given up.", hint="Try: upcall dead list")
+            hint = f"Try: upcall dead list{f', or: upcall events show {callback_id}' if record else ''}"
+            raise UpcallError(f"nothing of callback {callback_id} was given up.", hint=hint)
     found = _callback_facts(record) | {"work": [describing.work_document(work) for work in given_up]}
     if json:
         emit(found)
     else:
         _print(found)
+
+
+def _was_given_up(work: WorkRecord) -> bool:
+    """Tell whether work is dead or dropped, or was before it was tried again."""
+    return not _GIVEN_UP.isdisjoint([work.state, *(replay.state for replay in work.replays)])
 
 
 @app.command(epilog="Such as: upcall dead retry 17; upcall dead retry --handler handlers.open_ticket --yes")
@@ -266,11 +272,12 @@ def _print(found: dict[str, Any]) -> None:
         line("")
         line(
             visible(
-                f"{work['subscriber']}{about}: {work['state']} at {work['finished_at']}"
+                f"{work['subscriber']}{about}: {work['state']}{_when(work)}"
                 f" after {words_of_count(work['attempts'], 'attempt')}"
             )
         )
-        describing.print_block(work["error"] or "(no error was kept)")
+        if work["attempts"]:  # else the error is that of before
+            describing.print_block(work["error"] or "(no error)")
         for replay in work["replays"]:
             line(
                 visible(
@@ -279,3 +286,9 @@ def _print(found: dict[str, Any]) -> None:
                 )
             )
             describing.print_block(replay["error"] or "(no error)")
+
+
+def _when(work: dict[str, Any]) -> str:
+    if work["finished_at"]:
+        return f" at {work['finished_at']}"
+    return f", due at {work['due_at']}," if work["state"] == "pending" else ""

@@ -82,16 +82,17 @@ def archive_document(inbox: Inbox, record: CallbackRecord) -> dict[str, Any]:
 
 
 def details(inbox: Inbox, record: CallbackRecord) -> dict[str, Any]:
-    """Return everything about one callback."""
-    from upcall.inbox import stored_event
+    """Return everything about one callback; where its body is gone, what it said of devices and drift is gone too."""
+    from upcall.inbox import key_of
+    from upcall.thingspace import CallbackEvent, parse_callback
 
-    event = stored_event(record.id, record.received_at, record.account, record.body or b"")
+    event = CallbackEvent() if record.body is None else parse_callback(record.body)
     return {
         **document(record),
         "evidence": record.evidence,
         "duplicate_of": record.duplicate_of,
         "duplicate_words": duplicate_words(inbox, record),
-        "key": event.key,
+        "key": key_of(record.id, record.digest),
         "sha256": record.digest,
         "body_bytes": record.body_bytes,
         "campaign_name": event.campaign_name,
@@ -167,8 +168,11 @@ def _body(found: Mapping[str, Any]) -> str:
     """Return a body as a person reads it: what is no UTF-8 in it escaped."""
     if encoded := found.get("raw_base64"):
         return base64.b64decode(encoded).decode("utf-8", "backslashreplace")
-    raw = found.get("raw")
-    return "(the body is no longer kept)" if raw is None else str(raw)
+    if found.get("raw") is not None:
+        return str(found["raw"])
+    if found["trust"] == "quarantined":
+        return "(the body was removed when this was dropped from the quarantine)"
+    return "(the body was past its time and was removed: upcall store prune)"
 
 
 def print_block(text: str) -> None:

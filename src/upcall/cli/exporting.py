@@ -12,6 +12,7 @@ import typer
 
 from upcall.cli.describing import archive_document
 from upcall.cli.listing import callback_pages, newest_id, with_bodies
+from upcall.cli.moments import words_of_count
 from upcall.cli.output import JsonOption, StoreOption, emit, error_console, log, progress_bar
 from upcall.cli.selecting import (
     AccountFilter,
@@ -65,7 +66,7 @@ def export(
             with _new_file(output) as write:
                 written = _export(inbox, selection, write)
     place = f" to {output}" if output is not None else ""
-    log(f"upcall: exported {written} callbacks{place}.")
+    log(f"upcall: exported {words_of_count(written, 'callback')}{place}.")
     if json and output is not None:
         emit({"exported": written, "output": str(output)})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from pathlib import Path  # noqa: TC003 - Typer reads it off the signature
 from typing import Annotated
@@ -96,9 +97,11 @@ def listen(
     Prints `ready URL` once it accepts requests: register that URL with ThingSpace. It must be https there, by
     --tls-cert or through a proxy (docs/deploy.md).
     """
+    from upcall.cli.logs import configure_logging
     from upcall.cli.serving import ListenOptions, expected_accounts, run_listener
     from upcall.listener.connections import Limits
 
+    configure_logging(logging.INFO)
     options = ListenOptions(
         module=module,
         host=host,

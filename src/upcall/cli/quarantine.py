@@ -69,11 +69,11 @@ def show(callback_id: IdArgument, *, store: StoreOption = None, json: JsonOption
     """Show one callback of the quarantine: why it is there, who sent it, and its body with nothing obeyed in it."""
     from upcall.cli.reading import reading
     from upcall.errors import UpcallError
-    from upcall.inbox import State
+    from upcall.inbox import Trust
 
     with reading(store) as inbox:
         record = inbox.callback(callback_id)
-        if record is None or record.state not in {State.QUARANTINED, State.DROPPED}:
+        if record is None or record.trust != Trust.QUARANTINED:
             raise UpcallError(f"callback {callback_id} is not in quarantine.", hint="Try: upcall quarantine list")
         found = describing.details(inbox, record)
     if json:

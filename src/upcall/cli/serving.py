@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from upcall.app import WorkerThread, load_app
-from upcall.cli.logs import configure_logging
 from upcall.cli.tokens import live_tokens
 from upcall.errors import SettingsError, StoreError, UpcallError
 from upcall.inbox import open_inbox
@@ -97,7 +96,6 @@ def run_listener(
     Raises:
         UpcallError: The store, a port, a token or the module is not usable.
     """
-    configure_logging(logging.INFO)
     url = options.store or default_store()
     sources = _sources(options)
     tls = _tls(options)

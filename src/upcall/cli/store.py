@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from upcall.cli.deciding import EXIT_NO, YesOption, agrees
-from upcall.cli.moments import words_of_bytes, words_of_micros
+from upcall.cli.moments import words_of_bytes, words_of_count, words_of_micros
 from upcall.cli.output import JsonOption, StoreOption, emit, error_console, line, log, progress_bar, visible
 from upcall.cli.selecting import now_micros
 from upcall.cli.upkeep import forget, prune, unsubscribe
@@ -74,7 +74,8 @@ def backup(
         line(f"copied to {target}, {words_of_bytes(size)}.")
     waiting = sum(segment.records for segment in _segments(url, spool) if not segment.set_aside)
     if waiting:
-        log(f"upcall: {waiting} arrivals wait in the spool. They are not in this copy until they are in the store.")
+        arrivals = words_of_count(waiting, "arrival waits", "arrivals wait")
+        log(f"upcall: {arrivals} in the spool; not in this copy.")
 
 
 @app.command(epilog="Such as: upcall store restore /backup/inbox-2026-08-01.db --replace")
@@ -228,8 +229,8 @@ def _print_check(found: dict[str, Any]) -> None:
     spool, counts = found["spool"], found["counts"]
     held = ", ".join(f"{count} {name}" for name, count in counts.items() if name not in {"stored", "deliveries"})
     waiting = (
-        f"{spool['arrivals']} arrivals in {spool['files']} files, {words_of_bytes(spool['size_bytes'])}: a running"
-        " `upcall listen` imports them"
+        f"{words_of_count(spool['arrivals'], 'arrival')} in {words_of_count(spool['files'], 'file')},"
+        f" {words_of_bytes(spool['size_bytes'])}: a running `upcall listen` imports them"
         if spool["arrivals"] or spool["unreadable"]
         else "nothing waits"
     )

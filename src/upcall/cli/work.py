@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from upcall.cli.moments import words_of_count
 from upcall.cli.output import JsonOption, StoreOption, emit, log
 from upcall.cli.subscriber_options import ExecOption, ForwardOption, ForwardRawOption, JsonlOption, subscribers
 
@@ -53,18 +54,18 @@ def work(
     stopped_by: list[int] = []
     # What a module or its handlers print goes to stderr, as with `upcall listen`.
     with contextlib.redirect_stdout(sys.stderr):
-        handlers = [
-            *(load_app(module).handlers if module else []),
-            *subscribers(forward=forward, forward_raw=forward_raw, execute=execute, jsonl=jsonl),
-        ]
-        if not module and not handlers:
+        handlers = load_app(module).handlers if module else []
+        without_code = subscribers(forward=forward, forward_raw=forward_raw, execute=execute, jsonl=jsonl)
+        if not module and not without_code:
             raise SettingsError(
                 "there is nothing to hand callbacks to.",
-                hint="Name a module:app, or give --forward, --exec or --jsonl.",
+                hint="Name a module:app, or give --forward, --forward-raw, --exec or --jsonl.",
             )
         with open_inbox(store or default_store(), create=True, upgrade=True, relaxed=True) as inbox:
-            worker = Worker(inbox, handlers, concurrency=concurrency)
-            log(f"upcall: {len(handlers)} handlers{f' of {module}' if module else ''} work on {inbox.url}")
+            worker = Worker(inbox, [*handlers, *without_code], concurrency=concurrency)
+            of_module = [f"{words_of_count(len(handlers), 'handler')} of {module}"] if module else []
+            options = [words_of_count(len(without_code), "subscriber option")] if without_code else []
+            log(f"upcall: working on {inbox.url}: {' and '.join(of_module + options)}")
             run_on_fast_loop(worker.drain() if until_idle else _until_stopped(worker, stopped_by))
     _report(worker, json=json)
     if _interrupted(stopped_by):

@@ -1,7 +1,7 @@
 """What was acknowledged, kept: one interface, one package a backend."""
 
 from upcall.inbox.base import Appender, Inbox, Transaction
-from upcall.inbox.events import stored_event
+from upcall.inbox.events import key_of, stored_event
 from upcall.inbox.stores import (
     SCHEMA_VERSION,
     open_inbox,
@@ -65,6 +65,7 @@ __all__ = [
     "Trust",
     "WorkItem",
     "WorkRecord",
+    "key_of",
     "open_inbox",
     "restore_store",
     "store_version",

@@ -328,7 +328,8 @@ class Inbox(Protocol):
             progress: Called with how many parts of how many are done.
 
         Raises:
-            StoreError: The file exists or cannot be written.
+            UpcallError: The file exists.
+            StoreError: It cannot be written.
         """
         ...
 

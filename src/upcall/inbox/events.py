@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -11,26 +11,35 @@ from upcall.thingspace import parse_callback
 if TYPE_CHECKING:
     from upcall.thingspace import CallbackEvent
 
-__all__ = ["stored_event"]
+__all__ = ["key_of", "stored_event"]
+
+_DIGITS: Final = 32
+"""Of the digest, so many stand in a key."""
 
 
-def stored_event(callback_id: int, received_at: int, account: str | None, body: bytes) -> CallbackEvent:
+def key_of(callback_id: int, digest: str) -> str:
+    """Return the key that handlers see, out of a callback's number and its body's SHA-256 in hexadecimal."""
+    return f"{digest[:_DIGITS]}-{callback_id}"
+
+
+def stored_event(callback_id: int, received_at: int, account: str | None, digest: str, body: bytes) -> CallbackEvent:
     """Parse a stored callback into the event that its handlers receive.
 
     Its `key` is the same each time this callback is handed on, and no other's: a body that comes again after the
-    redelivery window is another callback and must have its own effect.
+    redelivery window is another callback and must have its own effect. It is made of what the store keeps for good: a
+    body may be blanked or removed, and another release may read it otherwise.
 
     Args:
         callback_id: The callback's number.
         received_at: When it was first received, UTC microseconds.
         account: The account that its token belongs to, for a body that names none.
+        digest: SHA-256 of the body as it came, in hexadecimal.
         body: The body.
     """
-    event = parse_callback(body)
+    event = parse_callback(body, key=key_of(callback_id, digest))
     # Nobody else has seen it yet, and a copy costs more.
     setattr_of = msgspec.structs.force_setattr
     setattr_of(event, "id", callback_id)
     setattr_of(event, "received_at", received_at)
     setattr_of(event, "account", event.account or account)
-    setattr_of(event, "key", f"{event.key}-{callback_id}")
     return event

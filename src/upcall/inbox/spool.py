@@ -243,7 +243,7 @@ class Spool:
     def _fail(self, error: OSError) -> NoReturn:
         raise StoreError(
             f"spool {self.directory} cannot take callbacks: {error.strerror}.",
-            hint="Free space or mend it, or set UPCALL_STATE_DIR to a directory on another disk.",
+            hint="Free space or mend it, or name a directory on another disk with --spool, else by UPCALL_STATE_DIR.",
         ) from error
 
 

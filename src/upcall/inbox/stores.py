@@ -119,7 +119,8 @@ def restore_store(source: Path, url: str, *, replace: bool = False) -> Path | No
 
     Raises:
         SettingsError: The URL names no file.
-        StoreError: There is a store and it may not be replaced, or it is in use; or the copy is none, or damaged.
+        UpcallError: There is a store, and it may not be replaced.
+        StoreError: It is in use; or the copy is none, or damaged.
     """
     from upcall.inbox.sqlite.copies import restore  # noqa: PLC0415 - sqlite3 is loaded with the first store
 
@@ -135,8 +136,9 @@ def store_path(url: str) -> Path:
     scheme, mark, rest = url.partition("://")
     path = url if not mark else rest.removeprefix("/")
     if (mark and scheme != "sqlite") or (mark and not rest.startswith("/")) or not path or path == ":memory:":
+        shown = url if scheme == "sqlite" or not mark else f"{scheme}://…"  # the rest may hold a password
         raise SettingsError(
-            f"store {url!r} is not one that Upcall can open.",
+            f"store {shown!r} is not one that Upcall can open.",
             hint="Write sqlite:////absolute/inbox.db, sqlite:///relative/inbox.db or a plain path.",
         )
     return Path(path)

@@ -60,9 +60,10 @@ class Trust(StrEnum):
 class State(StrEnum):
     """Say how far a callback is. Each callback is in exactly one of these.
 
-    `QUARANTINED` until it is released, `DROPPED` once it was dropped from there; else `DEAD` where any of its work is
-    dead, `PENDING` where any is left to do, `DONE` where there was some, and `STORED` where there was none: nobody
-    wants it, or nobody has looked yet.
+    `QUARANTINED` until it is released, `DROPPED` once it was dropped from there; else `PENDING` where some subscriber
+    has not looked yet or any of its work is left to do; else `DEAD` where any was given up, `DROPPED` where a person
+    let go of any that was, `DONE` where there was some, and `STORED` where there was none: nobody wants it, or there is
+    no subscriber yet.
     """
 
     QUARANTINED = "quarantined"
@@ -153,7 +154,7 @@ class CallbackRecord(msgspec.Struct, frozen=True):
         duplicate_of: The callback that it seems to repeat.
         key: The canonical key of what it says.
         digest: SHA-256 of the body, in hexadecimal; it outlives the body.
-        body_bytes: How long the body is, 0 once it was removed.
+        body_bytes: How long the body is; None once it was removed.
         body: The body; None once retention removed it, and where bodies were not asked for.
     """
 
@@ -171,7 +172,7 @@ class CallbackRecord(msgspec.Struct, frozen=True):
     duplicate_of: int | None
     key: str
     digest: str
-    body_bytes: int
+    body_bytes: int | None
     body: bytes | None
 
 
@@ -282,6 +283,7 @@ class CampaignRecord(msgspec.Struct, frozen=True):
         callbacks: How many callbacks were about it.
         devices: How many devices each status word counts.
         contradiction: A second final word that did not agree, None where none came.
+        contradicting: How many devices have one.
     """
 
     campaign_id: str
@@ -293,6 +295,7 @@ class CampaignRecord(msgspec.Struct, frozen=True):
     callbacks: int
     devices: dict[str, int]
     contradiction: str | None = None
+    contradicting: int = 0
 
 
 class Subscription(msgspec.Struct, frozen=True):
@@ -336,6 +339,7 @@ class WorkItem(msgspec.Struct, frozen=True):
         callback_id: The callback.
         received_at: When the callback was first received.
         account: The account that its token belongs to, None where it belongs to several or all.
+        digest: SHA-256 of the callback's body as it came, in hexadecimal.
         body: The callback's body.
         unended: Whether it was started before and no end of that was recorded: it may be what ended that process.
     """
@@ -347,6 +351,7 @@ class WorkItem(msgspec.Struct, frozen=True):
     callback_id: int
     received_at: int
     account: str | None
+    digest: str
     body: bytes
     unended: bool = False
 
@@ -380,17 +385,19 @@ class TokenRecord(msgspec.Struct, frozen=True):
 
 
 class Ledger(msgspec.Struct, frozen=True):
-    """Count what the store holds: each callback is counted once, under its `State`.
+    """Count what the store holds: each callback is counted once, under its `State`; what is pending is two counts.
 
     Args:
         stored: Callbacks kept, those whose body is gone included: the sum of all that follow but the deliveries.
         deliveries: Deliveries of them, the first ones included.
         quarantined: Callbacks that no handler sees.
-        dropped: Callbacks that were dropped from the quarantine.
-        unread: Callbacks that some subscriber has not looked at yet; without subscribers, all of them.
-        pending: Callbacks with work still to do, and none that was given up.
+        dropped: Callbacks that were dropped from the quarantine, and those with dropped work, none of it dead, and
+            nothing left to do.
+        unread: Callbacks without work to do that some subscriber has not looked at yet; without subscribers, all that
+            came.
+        pending: Callbacks with work still to do.
         handled: Callbacks of which every piece of work is done.
-        dead: Callbacks with work that was given up.
+        dead: Callbacks with work that was given up, and nothing left to do.
         unwanted: Callbacks that no subscriber wanted.
     """
 
@@ -423,6 +430,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         kind: Only this kind's, as `normalize_kind` writes it.
         campaign_id: Only this campaign's.
         state: Only callbacks in this state.
+        given_up: Only callbacks with dead work, whatever else of them is left to do.
         subscriber: Only work of this subscriber.
         device_id: Only work for this device.
     """
@@ -436,6 +444,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     kind: str | None = None
     campaign_id: str | None = None
     state: State | None = None
+    given_up: bool = False
     subscriber: str | None = None
     device_id: str | None = None
 

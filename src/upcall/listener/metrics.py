@@ -159,6 +159,7 @@ class _Figures(Collector):
         yield _gauge("spool_bytes", "What the spool takes on disk.", state.spool_bytes)
         yield _gauge("connections", "Open connections.", state.connections)
         yield _gauge("uptime_seconds", "For how long this listener has been serving.", state.uptime_seconds)
+        yield _gauge("quarantine_limit_bytes", "What the quarantine may hold.", state.quarantine_limit_bytes)
 
 
 def _stored(store: StoreFigures, now: float) -> Iterator[Metric]:

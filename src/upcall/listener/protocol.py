@@ -31,6 +31,8 @@ _BUSY: Final = answer(503, b'{"error":"busy, send again"}', "Retry-After: 1")
 
 _DISCARD_FACTOR: Final = 8
 """How many times the cap is read on and thrown away, so that its client hears the answer and no reset."""
+_REFUSED_GRACE_SECONDS: Final = 1.0
+"""How long the body of a refused request may take to begin: most clients hear nothing before they have sent it."""
 _LINGER_SECONDS: Final = 2.0
 """How long a refused client may go on sending before it is cut off: it may not have read the answer yet."""
 _PIPELINED: Final = 16
@@ -392,8 +394,8 @@ class HttpProtocol(asyncio.Protocol):
             self._connections.stats.timed_out += self._is_new or (self._is_reading and not self._is_ended)
             self.abort()  # it asked nothing
         else:
-            self._connections.stats.timed_out += 1
-            self._refuse(_TOO_SLOW)
+            self._connections.stats.timed_out += self._request.refused is None
+            self._refuse(self._request.refused or _TOO_SLOW)
 
     def close_if_idle(self) -> None:
         """Close the connection where nothing is under way."""
@@ -414,4 +416,5 @@ class HttpProtocol(asyncio.Protocol):
         if request is None or not request.started_at or self._answering is not None:
             return False
         limits = self._connections.limits
-        return request.size < (now - self._phase_began - limits.grace_seconds) * limits.min_body_rate
+        grace = limits.grace_seconds if request.refused is None else min(limits.grace_seconds, _REFUSED_GRACE_SECONDS)
+        return request.size < (now - self._phase_began - grace) * limits.min_body_rate

@@ -66,6 +66,7 @@ class Reception:
         self._began = time.monotonic()
         self.max_body_bytes: int = max_body_bytes
         self.quarantined_bytes: int = 0
+        self._told_of_quota = False
         self.draining: bool = False
         self.count_connections: Callable[[], int] = lambda: 0
         self.stats: ListenerStats = ListenerStats()
@@ -87,6 +88,7 @@ class Reception:
             can_keep=intake is None or intake.can_keep,
             connections=self.count_connections(),
             uptime_seconds=time.monotonic() - self._began,
+            quarantine_limit_bytes=self._quarantine_bytes,
             store=(intake and intake.trouble) or "ok",
         )
 
@@ -97,6 +99,12 @@ class Reception:
     def look_for_spool(self) -> None:
         """Import what another listener, which is gone, left in the spool."""
         self._begun().look_for_spool()
+
+    def quarantine_holds(self, held_bytes: int) -> None:
+        """Take over what the quarantine holds in truth: others fill it, release and drop."""
+        if held_bytes < self.quarantined_bytes:
+            self._told_of_quota = False
+        self.quarantined_bytes = held_bytes
 
     def admit(self, path: str) -> Token | None:
         """Return the live token that a path names."""
@@ -115,8 +123,7 @@ class Reception:
         verdict = self._gate.judge(token, body)
         quarantined = verdict.trust is Trust.QUARANTINED
         if quarantined and self.quarantined_bytes + len(body) > self._quarantine_bytes:
-            self.stats.quota += 1
-            _log.error("the quarantine is full; refused a callback. See: upcall quarantine list")
+            self._tell_of_quota()
             answered(503)
             return
         address = source.address
@@ -152,6 +159,13 @@ class Reception:
         if self._intake is None:
             self._intake = Intake(self._open_appender, spool=self._spool, stats=self.stats)
         return self._intake
+
+    def _tell_of_quota(self) -> None:
+        """Count what the full quarantine refuses, and say so once, until somebody has made room."""
+        self.stats.quota += 1
+        if not self._told_of_quota:
+            self._told_of_quota = True
+            _log.error("the quarantine is full: what belongs there is answered 503. See: upcall quarantine list")
 
     def _count(self, receipt: Receipt, arrival: Any, *, quarantined: bool) -> None:
         stats = self.stats

@@ -152,6 +152,7 @@ class ListenerState(msgspec.Struct, frozen=True):
         connections: How many connections are open.
         uptime_seconds: For how long it has been serving.
         store: ``ok``, else in a few words why the store does not take all callbacks.
+        quarantine_limit_bytes: How much the quarantine may hold.
     """
 
     spooling: bool = False
@@ -162,6 +163,7 @@ class ListenerState(msgspec.Struct, frozen=True):
     connections: int = 0
     uptime_seconds: float = 0.0
     store: str = "ok"
+    quarantine_limit_bytes: int = 0
 
     @property
     def is_ready(self) -> bool:

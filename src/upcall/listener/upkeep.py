@@ -122,7 +122,7 @@ class Upkeep:
         self._reception.look_for_spool()
         held = await asyncio.to_thread(self._inbox.quarantined_bytes)
         if not self._reception.state.spooling:  # what lies in the spool is not in that figure
-            self._reception.quarantined_bytes = held
+            self._reception.quarantine_holds(held)
 
     async def _project(self) -> int:
         """Bring the read model a step nearer, unless requests wait; return how many callbacks it took."""

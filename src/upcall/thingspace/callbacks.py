@@ -27,11 +27,12 @@ _set = msgspec.structs.force_setattr
 _encode = msgspec.json.Encoder().encode
 
 
-def parse_callback(raw: bytes | bytearray | memoryview | str) -> CallbackEvent:
+def parse_callback(raw: bytes | bytearray | memoryview | str, *, key: str | None = None) -> CallbackEvent:
     """Make a `CallbackEvent` of any bytes whatever.
 
     Args:
         raw: A callback's body.
+        key: The event's key where it has one already, in place of a digest of what it says.
 
     Returns:
         The event. Bytes that are no JSON give one with `undecodable` set; JSON of another shape gives one with
@@ -41,32 +42,33 @@ def parse_callback(raw: bytes | bytearray | memoryview | str) -> CallbackEvent:
     """
     body = bytes_of(raw)
     try:
-        return _parse(body)
+        return _parse(body, key)
     except RecursionError:
-        return CallbackEvent(raw=body, undecodable=_STACK_TOO_DEEP, key=_digest(body))
+        return CallbackEvent(raw=body, undecodable=_STACK_TOO_DEEP, key=key or _digest(body))
 
 
-def _parse(body: bytes) -> CallbackEvent:
+def _parse(body: bytes, key: str | None) -> CallbackEvent:
     event = read_typical(body)
-    return _parse_fully(body) if event is None else _with_body(event, body)
+    return _parse_fully(body, key) if event is None else _with_body(event, body, key)
 
 
-def _parse_fully(body: bytes) -> CallbackEvent:
+def _parse_fully(body: bytes, key: str | None = None) -> CallbackEvent:
     """Parse a body of any shape."""
     try:
         document = load_json(body)
     except ValueError as error:
-        return CallbackEvent(raw=body, undecodable=str(error), key=_digest(body))
+        return CallbackEvent(raw=body, undecodable=str(error), key=key or _digest(body))
     if not isinstance(document, dict):
         drift = f"$: {type_name(document)} in place of an object"
-        return CallbackEvent(raw=body, drift=(drift,), extra={"$": without_passwords(document)}, key=_digest(body))
-    return _with_body(read_message(document), body)
+        extra = {"$": without_passwords(document)}
+        return CallbackEvent(raw=body, drift=(drift,), extra=extra, key=key or _digest(body))
+    return _with_body(read_message(document), body, key)
 
 
-def _with_body(event: CallbackEvent, body: bytes) -> CallbackEvent:
+def _with_body(event: CallbackEvent, body: bytes, key: str | None = None) -> CallbackEvent:
     """Complete an event that nobody has seen yet: a copy of so many members would cost as much as reading them."""
     _set(event, "raw", body)
-    _set(event, "key", _key(event, body))
+    _set(event, "key", key or _key(event, body))
     return event
 
 

@@ -96,7 +96,9 @@ def test_figures():
 
 def test_formats():
     """The objects shown have the members that are sent, in their order."""
-    event = stored_event(7, 1_800_000_000_000_000, None, callback(devices={"100000000000001": "UpgradeFailed"}))
+    event = stored_event(
+        7, 1_800_000_000_000_000, None, "ab" * 32, callback(devices={"100000000000001": "UpgradeFailed"})
+    )
     (shown,) = re.findall(r"^```json\n(.*?)^```", DOCUMENT, flags=re.MULTILINE | re.DOTALL)
     shown, sent = json.loads(shown), json.loads(event_json(event))
     assert (list(shown), list(shown["devices"][0])) == (list(sent), list(sent["devices"][0]))

@@ -198,8 +198,8 @@ class TestWanting:
         assert wants(table, account="0000000001-00001", devices={"d1": "Accepted"}) == [[""], ["d1"]]
         assert wants(table, account="0000000002-00001", devices={"d1": "Accepted"}) == [[], []]
         unnamed = b'{"type":"upgradeProgress"}'
-        assert [h.wants(stored_event(1, 1, "0000000001-00001", unnamed)) for h in table.handlers] == [[""], []]
-        assert [h.wants(stored_event(1, 1, None, unnamed)) for h in table.handlers] == [[], []]
+        assert [h.wants(stored_event(1, 1, "0000000001-00001", "", unnamed)) for h in table.handlers] == [[""], []]
+        assert [h.wants(stored_event(1, 1, None, "", unnamed)) for h in table.handlers] == [[], []]
 
     @given(body=st.binary() | st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -213,7 +213,7 @@ class TestWanting:
         table.on("upgradeProgress")(on_event)
         table.on_device("UpgradeFailed")(on_device)
         table.on_device(account="0000000001-00001")(lambda event, device: None)
-        event = stored_event(1, 1, "0000000001-00001", body)
+        event = stored_event(1, 1, "0000000001-00001", "", body)
         for handler in table.handlers:
             for device_id in handler.wants(event):
                 arguments = handler.arguments(event, device_id)

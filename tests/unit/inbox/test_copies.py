@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from upcall.errors import StoreError, StoreUnreadableError
+from upcall.errors import StoreError, StoreUnreadableError, UpcallError
 from upcall.inbox import Arrival, open_inbox, restore_store
 from upcall.inbox.sqlite import copies
 
@@ -85,10 +85,10 @@ def test_a_backup_never_replaces_a_file(inbox, tmp_path):
     """A file, a link that leads nowhere, and a file that appears meanwhile are all left alone."""
     target = tmp_path / "copy.db"
     target.symlink_to(tmp_path / "nothing")
-    with pytest.raises(StoreError, match="exists already"):
+    with pytest.raises(UpcallError, match="there already"):
         inbox.backup(target)
     target.unlink()
-    with pytest.raises(StoreError, match="exists already"):
+    with pytest.raises(UpcallError, match="there already"):
         inbox.backup(target, progress=lambda done, total: target.write_text("theirs"))
     assert target.read_text() == "theirs"
 
@@ -99,7 +99,7 @@ def test_a_disk_without_links(inbox, tmp_path, monkeypatch):
     inbox.backup(tmp_path / "copy.db")
     assert len(bodies(tmp_path / "copy.db")) == 100
     target = tmp_path / "other.db"
-    with pytest.raises(StoreError, match="exists already"):
+    with pytest.raises(UpcallError, match="there already"):
         inbox.backup(target, progress=lambda done, total: target.touch())
 
 
@@ -117,7 +117,7 @@ def test_a_store_is_replaced_only_when_told_to_and_kept_aside(inbox, store, copy
     """Without the word a store is left alone; with it, it is kept beside the new one, its last rows included."""
     inbox.append([Arrival(body=b"after the copy", received_at=1)])
     inbox.close()
-    with pytest.raises(StoreError, match=r"there is a store at .*--replace"):
+    with pytest.raises(UpcallError, match=r"there is a store at .*--replace"):
         restore_store(copy, store)
     aside = restore_store(copy, store, replace=True)
     assert bodies(aside)[-1] == b"after the copy"

@@ -9,23 +9,26 @@ from upcall.inbox import stored_event
 from upcall.testing import callback
 from upcall.thingspace import parse_callback
 
+DIGEST = "0123456789abcdef" * 4
+
 
 @given(body=st.binary() | st.builds(callback), number=st.integers(1, 2**62), at=st.integers(0, 2**62))
 def test_any_body_makes_an_event_that_knows_where_it_is_kept(body, number, at):
     """Whatever was stored reaches a handler as an event with its number, its receipt and its bytes."""
-    event = stored_event(number, at, None, body)
+    event = stored_event(number, at, None, DIGEST, body)
     assert (event.id, event.received_at, event.raw) == (number, at, body)
     assert event.devices == parse_callback(body).devices
 
 
 def test_the_key_is_the_callbacks_own():
-    """The key is the same at each attempt, and another callback's with the same body is another."""
-    body = callback()
-    assert stored_event(1, 5, None, body).key == stored_event(1, 5, "0000000001-00001", body).key
-    assert stored_event(1, 5, None, body).key != stored_event(2, 5, None, body).key
+    """The key is the callback's digest and number: nothing that the body or its reader may change is in it."""
+    assert stored_event(1, 5, None, DIGEST, callback()).key == f"{DIGEST[:32]}-1"
+    assert stored_event(1, 6, "0000000001-00001", DIGEST, b"what was blanked").key == f"{DIGEST[:32]}-1"
+    assert stored_event(2, 5, None, DIGEST, callback()).key == f"{DIGEST[:32]}-2"
 
 
 def test_the_tokens_account_stands_in():
     """Where the body names no account the token's is the event's; where it names one, that one is."""
-    assert stored_event(1, 5, "0000000009-00001", b'{"type":"upgradeProgress"}').account == "0000000009-00001"
-    assert stored_event(1, 5, "0000000009-00001", callback(account="0000000001-00001")).account == "0000000001-00001"
+    unnamed, named = b'{"type":"upgradeProgress"}', callback(account="0000000001-00001")
+    assert stored_event(1, 5, "0000000009-00001", DIGEST, unnamed).account == "0000000009-00001"
+    assert stored_event(1, 5, "0000000009-00001", DIGEST, named).account == "0000000001-00001"

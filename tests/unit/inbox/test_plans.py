@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 
 import pytest
@@ -131,6 +132,20 @@ def test_the_rarer_of_two_things_said_leads(filled):
     assert inbox._views._finder._rarest({"account": "none", "kind": "k1"}, 1, 2000) == "account"
     steps = reads(inbox, lambda inbox: inbox.callbacks(Selection(account="a1", kind="none"), limit=50))
     assert [step for sql, step in steps if "events_kind (" in step and "DISTINCT" in sql]
+
+
+@pytest.mark.parametrize("stands_at", [0, ROWS])
+def test_a_page_of_a_state_is_found_quickly_wherever_the_handlers_stand(filled, stands_at):
+    """Whether a handler stands still while callbacks come, or all have looked, few steps lead to a page of a state."""
+    inbox = filled(ROWS)
+    inbox.subscribe(["other"], 1)
+    inbox._connection.execute("UPDATE subscribers SET cursor = ?", (stands_at,))
+    inbox._connection.commit()
+    for state, oldest in itertools.product(set(State) - {State.STORED}, (True, False)):
+        thousands = []
+        inbox._connection.set_progress_handler(lambda done=thousands: done.append(1), 1000)
+        inbox.callbacks(Selection(state=state), limit=20, oldest=oldest)
+        assert len(thousands) < 10, (state, oldest)
 
 
 def test_counts_of_a_long_backlog_are_those_of_counting(filled, monkeypatch):

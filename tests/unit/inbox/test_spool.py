@@ -349,7 +349,7 @@ def test_a_full_disk_loses_the_group_and_nothing_else(make, directory, monkeypat
         patch.setattr(segment.os, "write", full)
         with pytest.raises(StoreError, match="No space left on device") as caught:
             writer.append(arrivals(2, 3))
-    assert "UPCALL_STATE_DIR" in caught.value.hint
+    assert "with --spool, else by UPCALL_STATE_DIR" in caught.value.hint
     assert files(directory)[0].stat().st_size == size
     writer.append(arrivals(4))
     assert len(files(directory)) == 1

@@ -8,7 +8,7 @@ import sqlite3
 import pytest
 
 from upcall.errors import StoreError
-from upcall.inbox import Arrival, Outcome, Selection, Subscription, TokenRecord, open_inbox
+from upcall.inbox import Arrival, Outcome, Selection, State, Subscription, TokenRecord, Trust, open_inbox
 from upcall.inbox.sqlite import connection
 
 WANTS_ALL = Subscription("handler", lambda event: [""])
@@ -36,6 +36,24 @@ def test_a_body_that_retention_removed(inbox):
     assert inbox.project() == 1
     assert inbox.callbacks()[0].body is None
     assert inbox.work(1) == []
+
+
+def test_what_was_released_can_be_over_while_a_backlog_before_it_waits(inbox):
+    """A release is taken before a long backlog is through: its callback is done, and is found beyond it."""
+    inbox.append([Arrival(body=b"%d" % number, received_at=1) for number in range(1, 10)])
+    inbox.append([Arrival(body=b"held", received_at=1, trust=Trust.QUARANTINED)])
+    inbox.release_quarantined(Selection(), 1)
+    inbox.project()
+    inbox.subscribe(["handler"], 1)
+    assert inbox.enroll([WANTS_ALL], 1, limit=2) == (2, [])
+    items = inbox.claim(["handler"], "owner", 1, lease_seconds=1, limit=10)
+    inbox.settle([Outcome(item.id, "done") for item in items], "owner", 1)
+    found = {state: [record.id for record in inbox.callbacks(Selection(state=state))] for state in State}
+    assert {state: numbers for state, numbers in found.items() if numbers} == {
+        "done": [1, 10],
+        "pending": [*range(2, 10)],
+    }
+    assert [record.state for record in inbox.callbacks()] == ["done", *["pending"] * 8, "done"]
 
 
 def plan(inbox, call):

@@ -181,7 +181,13 @@ async def test_histograms_add_up(place):
 async def test_how_the_listener_stands(place):
     """The spool's depth, the connections, readiness, uptime and the version are there to alert on."""
     place.state = ListenerState(
-        spooling=True, spool_records=5, spool_bytes=600, draining=True, connections=7, uptime_seconds=8.5
+        spooling=True,
+        spool_records=5,
+        spool_bytes=600,
+        draining=True,
+        connections=7,
+        uptime_seconds=8.5,
+        quarantine_limit_bytes=900,
     )
     samples = await place.scrape()
     assert samples["upcall_spooling",] == 1
@@ -190,6 +196,7 @@ async def test_how_the_listener_stands(place):
     assert samples["upcall_ready",] == 0
     assert samples["upcall_connections",] == 7
     assert samples["upcall_uptime_seconds",] == 8.5
+    assert samples["upcall_quarantine_limit_bytes",] == 900
     assert samples["upcall_build_info", __version__] == 1
     assert samples["process_open_fds",] > 0
 

@@ -121,10 +121,25 @@ def test_chunks_without_a_body_are_no_body(line, clock):
     assert line.statuses == [408]
 
 
-def test_a_refused_body_has_the_same_deadline(line, clock):
-    """What is thrown away must come as fast as what is kept."""
-    line.send(HEAD.replace(b"/x", b"/gone"))
-    assert lives_for(line, clock, 5)
+@pytest.mark.parametrize(("path", "length", "status"), [("/gone", 1000, 404), ("/x", MOST + 1, 413)])
+def test_a_refused_body_that_does_not_come(line, clock, path, length, status):
+    """A head that is refused is told why within a second, not that it is slow, where its body does not come."""
+    line.send(f"POST {path} HTTP/1.1\r\nContent-Length: {length}\r\n\r\n".encode())
+    later(line, clock, 0.99)
+    assert (line.statuses, line.wire.is_over) == ([], False)
+    later(line, clock, 0.02)
+    assert (line.statuses, line.stats.timed_out, line.wire.is_half_closed) == ([status], 0, True)
+
+
+def test_a_refused_body_has_the_same_deadlines(line, clock):
+    """What is thrown away must come as fast as what is kept, and has no more time; its end is its own answer."""
+    line.send(b"POST /gone HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n")
+    for _ in range(59):
+        line.send(b"x" * 100)
+        later(line, clock, 1)
+    assert line.statuses == []
+    later(line, clock, 1.1)
+    assert (line.statuses, line.stats.timed_out, line.wire.is_half_closed) == ([404], 0, True)
 
 
 def test_an_idle_connection(line, clock):

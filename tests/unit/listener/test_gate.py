@@ -159,7 +159,7 @@ def test_every_account_that_is_expected_has_a_token():
     """An account beside tokens that all name others would be ignored in silence; it is refused and named."""
     assert len(parse_tokens([f"A-1={FIRST}", f"A-2={SECOND}"], ["A-1"])) == 2
     assert len(parse_tokens([f"A-1={FIRST}", SECOND], ["B-1"])) == 2
-    with pytest.raises(SettingsError, match="account B-1 is expected.* Add B-1=TOKEN"):
+    with pytest.raises(SettingsError, match=r"account B-1 is expected.* Add B-1=TOKEN"):
         parse_tokens([f"A-1={FIRST}"], ["A-1", "B-1"])
 
 

@@ -132,10 +132,11 @@ class Report(msgspec.Struct, frozen=True):
             f" {self.p999_ms:.1f} ms (999 of 1,000); an fsync takes {self.disk.fsync_ms:.2f} ms"
             f" on {self.disk.file_system}"
         )
+        once = "" if self.ledger.doubled else ", each once"
         yield (
             f"{sum(self.kills.values())} kills at {len(self.kills)} points, {self.restarts} restarts;"
             f" spool used for {self.spooled:,} callbacks;"
-            f" {self.ledger.effects:,} transactional effects, each once; {self.ledger.redone:,} plain ones done again"
+            f" {self.ledger.effects:,} transactional effects{once}; {self.ledger.redone:,} plain ones done again"
         )
         yield f"skipped: {'; '.join(self.skipped) or 'nothing'}"
         if self.directory:

@@ -67,8 +67,6 @@ def subscribers_from_options(
         SettingsError: A URL, a command, a file or the secret cannot be used, or one is given twice.
     """
     signer = _signer(os.environ if environ is None else environ) if forward or forward_raw else None
-    if signer is None and (forward or forward_raw):
-        _log.warning("forwards are not signed: set %s or %s_FILE to sign them", _SECRET, _SECRET)
     handlers = [
         *(_forward(url, raw=False, signer=signer) for url in forward),
         *(_forward(url, raw=True, signer=signer) for url in forward_raw),
@@ -78,6 +76,8 @@ def subscribers_from_options(
     names = [handler.name for handler in handlers]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise SettingsError(f"{twice[0]} is given twice.", hint="Give each subscriber once.")
+    if signer is None and (forward or forward_raw):
+        _log.warning("forwards are not signed: set %s or %s_FILE to sign them", _SECRET, _SECRET)
     return handlers
 
 
@@ -164,6 +164,11 @@ def _checked(url: str, option: str) -> SplitResult:
             f"--{option} {_shown(parts)} would send callbacks through other networks unencrypted.",
             hint="Use https; http is for loopback and private addresses.",
         )
+    if _is_odd(host):
+        raise SettingsError(
+            f"--{option} {_shown(parts)} is an address in an odd form, which is not sent to.",
+            hint="Write four decimal numbers, or a name.",
+        )
     return parts
 
 
@@ -180,6 +185,21 @@ def _is_near(host: str) -> bool:
         return all(is_private(ipaddress.ip_address(str(entry[4][0]).partition("%")[0])) for entry in found)
     except (OSError, UnicodeError):
         return True
+
+
+def _is_odd(host: str) -> bool:
+    """Tell whether a host is an address that sending refuses for its form: it would fail each time, for two days."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        pass
+    else:
+        return isinstance(address, ipaddress.IPv6Address) and bool(address.ipv4_mapped or address.scope_id)
+    try:
+        socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        return False  # a name
+    return True
 
 
 def _shown(parts: SplitResult) -> str:

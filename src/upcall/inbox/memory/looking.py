@@ -70,6 +70,7 @@ def _means(tables: Tables, selection: Selection, callback: Callback) -> bool:
         and selection.kind in {None, event.kind}
         and selection.campaign_id in {None, event.campaign_id}
         and selection.state in {None, tables.state(callback)}
+        and (not selection.given_up or any(work.state == "dead" for work in tables.work_of(callback.id)))
         and (
             (selection.subscriber is None and selection.device_id is None)
             or any(_means_work(selection, work) for work in tables.work_of(callback.id))
@@ -104,7 +105,7 @@ def callback_record(tables: Tables, callback: Callback, *, with_body: bool = Tru
         duplicate_of=event.duplicate_of,
         key=event.key,
         digest=callback.digest,
-        body_bytes=len(callback.body or b""),
+        body_bytes=None if callback.body is None else len(callback.body),
         body=callback.body if with_body else None,
     )
 
@@ -165,7 +166,8 @@ def campaign(tables: Tables, campaign_id: str) -> tuple[CampaignRecord, list[Dev
 
 def _campaign_record(tables: Tables, place: tuple[str, str]) -> CampaignRecord:
     view = tables.campaigns[place]
-    words = Counter(device.status or "" for _, device in _devices(tables, place))
+    devices = [device for _, device in _devices(tables, place)]
+    words = Counter(device.status or "" for device in devices)
     return CampaignRecord(
         campaign_id=place[0],
         account=place[1] or None,
@@ -176,6 +178,7 @@ def _campaign_record(tables: Tables, place: tuple[str, str]) -> CampaignRecord:
         callbacks=view.callbacks,
         devices=dict(sorted(words.items())),
         contradiction=view.contradiction,
+        contradicting=sum(device.contradiction is not None for device in devices),
     )
 
 
@@ -201,11 +204,11 @@ def ledger(tables: Tables) -> Ledger:
 
 def _heading(tables: Tables, callback: Callback) -> str:
     state = tables.state(callback)
-    if state in {State.QUARANTINED, State.DROPPED, State.DEAD, State.PENDING}:
-        return state.value
-    if unread_by_any(tables, callback):
-        return "unread"
-    return "handled" if state is State.DONE else "unwanted"
+    if state is State.PENDING:
+        return "pending" if any(work.is_open for work in tables.work_of(callback.id)) else "unread"
+    if state is State.STORED:
+        return "unread" if unread_by_any(tables, callback) else "unwanted"
+    return "handled" if state is State.DONE else state.value
 
 
 def unread_by_any(tables: Tables, callback: Callback) -> bool:

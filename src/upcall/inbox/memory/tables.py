@@ -182,11 +182,12 @@ class Tables(msgspec.Struct):
         if callback.is_quarantined:
             return State.QUARANTINED
         states = {work.state for work in self.work_of(callback.id)}
-        if "dead" in states:
-            return State.DEAD
-        if states - ENDED:
+        if states - ENDED or any(not position.includes(self.place(callback)) for position in self.subscribers.values()):
             return State.PENDING
-        return State.DONE if states else State.STORED
+        for state in (State.DEAD, State.DROPPED, State.DONE):
+            if state.value in states:
+                return state
+        return State.STORED
 
     def event(self, callback: Callback) -> Event:
         """Return what a callback says: of its account nothing but whose token it came through, until it is parsed."""

@@ -72,7 +72,7 @@ def wishes(tables: Tables, subscriptions: Sequence[Subscription], callbacks: Seq
     for callback in callbacks:
         if callback.is_quarantined or callback.body is None:
             continue
-        event = stored_event(callback.id, callback.received_at, callback.account, callback.body)
+        event = stored_event(callback.id, callback.received_at, callback.account, callback.digest, callback.body)
         for subscription in subscriptions:
             position = tables.subscribers.get(subscription.name)
             if position is not None and not position.includes(tables.place(callback)):
@@ -173,6 +173,7 @@ def _lease(tables: Tables, work: Work, owner: str, due_at: int) -> WorkItem:
         callback_id=callback.id,
         received_at=callback.received_at,
         account=callback.account,
+        digest=callback.digest,
         body=callback.body or b"",
         unended=unended,
     )

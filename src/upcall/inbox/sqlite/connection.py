@@ -201,19 +201,23 @@ def is_busy(error: sqlite3.Error) -> bool:
 
 
 @contextlib.contextmanager
-def store_errors(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into ours, naming the file."""
+def store_errors(path: Path, *, what: str = "store", hint: str = "Name another with --store.") -> Iterator[None]:
+    """Turn SQLite's errors into ours, naming the file.
+
+    Args:
+        path: The file.
+        what: What it is to whoever named it.
+        hint: What to do where it is no SQLite file.
+    """
     try:
         yield
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", None)
         if code == sqlite3.SQLITE_NOTADB:
-            raise StoreUnreadableError(
-                f"store {path} is not an SQLite file.", hint="Name another with --store."
-            ) from error
+            raise StoreUnreadableError(f"{what} {path} is not an SQLite file.", hint=hint) from error
         if code is not None and is_busy(error):
-            raise StoreError(f"store {path} is locked by another process.", hint="Try again.") from error
-        raise StoreUnreadableError(f"store {path} cannot be used: {error}.") from error
+            raise StoreError(f"{what} {path} is locked by another process.", hint="Try again.") from error
+        raise StoreUnreadableError(f"{what} {path} cannot be used: {error}.") from error
 
 
 def read_batch(rows: sqlite3.Cursor) -> list[tuple[Any, ...]]:

@@ -9,7 +9,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from upcall.errors import StoreError, StoreUnreadableError
+from upcall.errors import StoreError, StoreUnreadableError, UpcallError
 from upcall.inbox.durable import make_directory
 from upcall.inbox.sqlite.connection import store_errors
 from upcall.inbox.sqlite.schema import APPLICATION_ID, SCHEMA_VERSION
@@ -24,6 +24,7 @@ STEP_PAGES: Final = 1000
 PAUSE_SECONDS: Final = 0.001
 """Between two steps, so that who writes meanwhile has the disk too."""
 
+_NO_COPY: Final = "Name one that `upcall store backup` made."
 _BESIDE: Final = ("-wal", "-shm")
 
 
@@ -36,10 +37,11 @@ def backup(path: Path, target: Path, progress: Callable[[int, int], None]) -> No
         progress: Called with how many pages of how many are copied.
 
     Raises:
-        StoreError: The file exists, or cannot be written.
+        UpcallError: The file exists.
+        StoreError: It cannot be written.
     """
     if os.path.lexists(target):
-        raise StoreError(f"{target} exists already.", hint="Name a file that does not.")
+        raise UpcallError(f"{target} is there already, and was left alone.", hint="Name another file.")
     with _temporary(target) as copy:
         _copy(path, copy, progress)
         with _file_errors(target):
@@ -58,16 +60,17 @@ def restore(source: Path, path: Path, *, replace: bool) -> Path | None:
         Where the old store is now, None where there was none.
 
     Raises:
-        StoreError: There is a store and it may not be replaced, or it is in use; or the copy is none, or damaged.
+        UpcallError: There is a store, and it may not be replaced.
+        StoreError: It is in use; or the copy is none, or damaged.
     """
     if not source.is_file():
-        raise StoreUnreadableError(f"there is no copy at {source}.")
+        raise StoreUnreadableError(f"there is no copy at {source}.", hint=_NO_COPY)
     if path.exists() and not replace:
-        raise StoreError(f"there is a store at {path}.", hint="--replace keeps it aside and takes its place.")
+        raise UpcallError(f"there is a store at {path}.", hint="--replace keeps it aside and takes its place.")
     with _file_errors(path):
         make_directory(path.parent)
     with _temporary(path) as copy:
-        _copy(source, copy, lambda _done, _total: None)
+        _copy(source, copy, lambda _done, _total: None, what="copy", hint=_NO_COPY)
         with _file_errors(path), _only_user(path):
             aside = _set_aside(path)
             copy.replace(path)
@@ -75,14 +78,14 @@ def restore(source: Path, path: Path, *, replace: bool) -> Path | None:
     return aside
 
 
-def _copy(source: Path, copy: Path, progress: Callable[[int, int], None]) -> None:
-    """Copy one moment of a store into an empty file, check the copy, and see it on disk."""
+def _copy(source: Path, copy: Path, progress: Callable[[int, int], None], **named: str) -> None:
+    """Copy one moment of a store into an empty file, check the copy, and see it on disk; `named` as `store_errors`."""
 
     def step(_status: int, left: int, total: int) -> None:
         progress(total - left, total)
         time.sleep(PAUSE_SECONDS)
 
-    with store_errors(source), contextlib.closing(_open(source)) as origin:
+    with store_errors(source, **named), contextlib.closing(_open(source)) as origin:
         _recognise(origin, source)
         with store_errors(copy), contextlib.closing(_open(copy)) as destination:
             # The read transaction pins the moment: what is written meanwhile does not make the copy begin again.
@@ -93,7 +96,7 @@ def _copy(source: Path, copy: Path, progress: Callable[[int, int], None]) -> Non
             destination.execute("PRAGMA journal_mode = DELETE").close()  # one file, nothing beside it
             found = destination.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
-            raise StoreUnreadableError(f"store {source} is damaged: {' '.join(found.split())}.")
+            raise StoreUnreadableError(f"{named.get('what', 'store')} {source} is damaged: {' '.join(found.split())}.")
     _sync(copy)
 
 
@@ -129,7 +132,7 @@ def _file_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except FileExistsError as error:
-        raise StoreError(f"{path} exists already.", hint="Name a file that does not.") from error
+        raise UpcallError(f"{path} is there already, and was left alone.", hint="Name another file.") from error
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error.strerror}.") from error
 

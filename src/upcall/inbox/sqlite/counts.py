@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from upcall.inbox.sqlite.connection import snapshot
+from upcall.inbox.sqlite.states import OPEN
 from upcall.inbox.values import Ledger, SubscriberRecord
 
 if TYPE_CHECKING:
@@ -14,8 +15,6 @@ __all__ = ["ALL_CAME", "ALL_RELEASED", "UNREAD", "Counts"]
 
 EXACT_ROWS: Final = 10_000
 """A backlog up to here is counted row by row, a longer one by its numbers: they have no gaps."""
-
-_OPEN: Final = "state IN ('pending', 'leased')"
 
 # Where the subscriber stands that is least far; where there is none, where a new one would begin.
 ALL_CAME: Final = """(
@@ -30,20 +29,26 @@ UNREAD: Final = f"""
     UNION ALL
     SELECT callback_id FROM releases WHERE seq > {ALL_RELEASED}
 """
+# Each piece of work by the worst of its states, as `upcall.inbox.sqlite.states` has it of one callback.
 _LEDGER: Final = f"""
     WITH unread AS MATERIALIZED ({UNREAD}),
         worked AS MATERIALIZED (
-            SELECT callback_id, max(state = 'dead') AS dead, max({_OPEN}) AS open FROM work GROUP BY callback_id
+            SELECT callback_id, max({OPEN}) AS open, max(state = 'dead') AS dead, max(state = 'dropped') AS dropped
+            FROM work GROUP BY callback_id
+        ),
+        ended AS MATERIALIZED (
+            SELECT dead, dropped FROM worked WHERE NOT open AND callback_id NOT IN (SELECT id FROM unread)
         )
     SELECT
         (SELECT count(*) FROM callbacks),
         (SELECT count(*) FROM deliveries),
         (SELECT count(*) FROM callbacks WHERE trust = 'quarantined' AND dropped_at IS NULL),
-        (SELECT count(*) FROM callbacks WHERE dropped_at IS NOT NULL),
-        (SELECT count(*) FROM unread WHERE id NOT IN (SELECT callback_id FROM worked WHERE dead OR open)),
-        (SELECT count(*) FROM worked WHERE open AND NOT dead),
-        (SELECT count(*) FROM worked WHERE NOT open AND NOT dead AND callback_id NOT IN (SELECT id FROM unread)),
-        (SELECT count(*) FROM worked WHERE dead)
+        (SELECT count(*) FROM callbacks WHERE dropped_at IS NOT NULL)
+            + (SELECT count(*) FROM ended WHERE dropped AND NOT dead),
+        (SELECT count(*) FROM unread WHERE id NOT IN (SELECT callback_id FROM worked WHERE open)),
+        (SELECT count(*) FROM worked WHERE open),
+        (SELECT count(*) FROM ended WHERE NOT dead AND NOT dropped),
+        (SELECT count(*) FROM ended WHERE dead)
 """
 _SUBSCRIBERS: Final = "SELECT name, cursor, released, done, failed FROM subscribers ORDER BY name"
 # The oldest is one of the first: numbers follow the receipts but for what was received at about one time.
@@ -63,7 +68,7 @@ _RELEASED: Final = f"""
 _WORKED: Final = f"""
     SELECT min(received_at) FROM (
         SELECT c.received_at FROM work w CROSS JOIN callbacks c ON c.id = w.callback_id
-        WHERE w.subscriber = ? AND w.{_OPEN} ORDER BY w.callback_id LIMIT {_FIRST_ROWS}
+        WHERE w.subscriber = ? AND w.{OPEN} ORDER BY w.callback_id LIMIT {_FIRST_ROWS}
     )
 """
 _GIVEN_UP: Final = "SELECT count(*) FROM work INDEXED BY work_given_up WHERE state = 'dead' AND subscriber = ?"
@@ -117,7 +122,7 @@ class Counts:
 
     def _subscriber(self, name: str, cursor: int, released: int, done: int, failed: int) -> SubscriberRecord:
         leased = self._count("SELECT count(*) FROM work WHERE state = 'leased' AND subscriber = ?", name)
-        undone = self._count(f"SELECT count(*) FROM work WHERE {_OPEN} AND subscriber = ?", name)
+        undone = self._count(f"SELECT count(*) FROM work WHERE {OPEN} AND subscriber = ?", name)
         heads = [
             row[0]
             for query, value in ((_CAME, cursor), (_RELEASED, released), (_WORKED, name))

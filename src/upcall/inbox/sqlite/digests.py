@@ -1,14 +1,16 @@
 """Which arrivals are copies of callbacks already kept: the newest digests in memory, all others in a table.
 
 A digest is random. An index that every insert extends has a page of its own to change for nearly every callback, and
-that was half of what an insert and its commit cost. So the newest digests are held in memory, and filed in the table
-some thousand at a time and in its order. Where another process has appended, or this one begins, what is not filed yet
-is read again from the callbacks themselves.
+that was half of what an insert and its commit cost. So the newest digests are held in memory, sorted into bins by their
+first bits, and the bins are filed in the table one after the other: what is filed at a time then lies close together
+there, however large the table is. Where another process has appended, or this one begins, what is not filed yet is read
+again from the callbacks themselves.
 """
 
 from __future__ import annotations
 
 import json
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from upcall.inbox.values import REDELIVERY_WINDOW_MICROS
@@ -20,8 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Digests", "file_digests"]
 
-FILE_FROM: Final = 2048
-"""How many digests are filed at a time: less often costs memory, more often more pages a callback."""
+BINS: Final = 128
+"""More cost memory, and time when a process begins; fewer cost a commit more pages."""
+FILE_FROM: Final = 256
+"""How many new digests are worth filing a bin, which then holds about as many."""
 
 _HEAD: Final = 8
 """How many bytes of a digest the table holds. Two that begin alike are told apart by the callbacks themselves."""
@@ -53,8 +57,15 @@ _POSITIONS: Final = """
 """
 _FILE: Final = f"""
     INSERT OR IGNORE INTO digests (bucket, head, callback_id)
-    SELECT bucket, substr(digest, 1, {_HEAD}), id FROM callbacks WHERE id > ? AND id <= ? ORDER BY 1, 2
+    SELECT bucket, substr(digest, 1, {_HEAD}), id FROM callbacks WHERE {{which}} ORDER BY 1, 2
 """
+_FILE_THESE: Final = _FILE.format(which="id IN (SELECT value FROM json_each(?))")
+_FILE_RANGE: Final = _FILE.format(which="id > ? AND id <= ?")
+_ADVANCE: Final = """
+    INSERT INTO cursors (name, position) VALUES ('filed', ?)
+    ON CONFLICT (name) DO UPDATE SET position = max(position, excluded.position)
+"""
+"""Another process files too, in its own turn."""
 
 
 class Digests:
@@ -66,39 +77,45 @@ class Digests:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._recent: dict[bytes, list[int]] = {}
-        self._filed = -1
-        self._newest = -1
-        self._is_filing = False
+        self._bins: list[dict[bytes, list[int]]] = []
+        self._filed_upto: deque[int] = deque(maxlen=BINS)
+        """Up to which callback each bin was filed, in their turn: the first stands for all."""
+        self._filing: list[int] = []
+        self._forget()
         connection.execute(_LEAVE_OUT_COPIES)
+        self.catch_up()
 
     def catch_up(self) -> None:
         """Know every callback that is stored; called at the beginning of each transaction."""
         filed, newest = self._connection.execute(_POSITIONS).fetchone()
-        if filed != self._filed:
-            self._recent.clear()
-            self._filed = self._newest = filed
+        begins = self._newest < 0
+        if begins:
+            self._newest = filed
+            self._filed_upto.extend([filed] * BINS)
         if newest > self._newest:
-            rows = self._connection.execute("SELECT id, digest FROM callbacks WHERE id > ?", (self._newest,))
-            for callback_id, digest in rows:
-                self.note(digest, callback_id)
-            self._newest = newest
+            after = max(self._newest, filed)
+            for row in self._connection.execute("SELECT digest, id FROM callbacks WHERE id > ?", (after,)):
+                self.note(*row)
+            self._newest = max(self._newest, newest)
+        if begins:
+            self._unfiled = 0  # they are filed with those to come, not all in the first commit
 
     def may_know(self, digest: bytes) -> bool:
         """Tell whether a copy may be among those that are held in memory; the others the insert leaves out itself."""
-        return digest in self._recent
+        return digest in self._bins[digest[0] * BINS >> 8]
 
     def note(self, digest: bytes, callback_id: int) -> None:
         """Hold a callback that was inserted."""
-        self._recent.setdefault(digest, []).append(callback_id)
+        self._bins[digest[0] * BINS >> 8].setdefault(digest, []).append(callback_id)
         self._newest = callback_id
+        self._unfiled += 1
 
     def find(self, arrival: Arrival, digest: bytes) -> int | None:
         """Return the first callback that an arrival is a copy of, None where it is none."""
         row = self._connection.execute(
             _FIND,
             {
-                "recent": json.dumps(self._recent.get(digest, ())),
+                "recent": json.dumps(self._bins[digest[0] * BINS >> 8].get(digest, ())),
                 "bucket": arrival.received_at // REDELIVERY_WINDOW_MICROS,
                 "digest": digest,
                 "trust": arrival.trust.value,
@@ -108,23 +125,34 @@ class Digests:
         return None if row is None else int(row[0])
 
     def file(self) -> None:
-        """File what is held where that is worth it; called before a transaction is committed."""
-        if len(self._recent) >= FILE_FROM:
-            file_digests(self._connection, self._filed, self._newest)
-            self._is_filing = True
+        """File the bins whose turn it is, as many as new digests are worth; called before a commit."""
+        turns = min(self._unfiled // FILE_FROM, BINS)
+        if turns:
+            self._filing = [(self._turn + ahead) % BINS for ahead in range(turns)]
+            ids = [number for bin_ in self._filing for numbers in self._bins[bin_].values() for number in numbers]
+            self._connection.execute(_FILE_THESE, (json.dumps(ids),))
+            self._filed_upto.extend([self._newest] * turns)
+            self._connection.execute(_ADVANCE, (self._filed_upto[0],))
 
     def committed(self) -> None:
         """Hold no longer what was filed."""
-        if self._is_filing:
-            self._is_filing = False
-            self._recent.clear()
-            self._filed = self._newest
+        for bin_ in self._filing:
+            self._bins[bin_].clear()
+            self._turn = (bin_ + 1) % BINS
+            self._unfiled = 0
+        self._filing = []
 
     def rolled_back(self) -> None:
         """Forget what may not be stored; the next transaction reads it again."""
-        self._is_filing = False
-        self._recent.clear()
-        self._filed = self._newest = -1
+        self._forget()
+
+    def _forget(self) -> None:
+        self._bins = [{} for _ in range(BINS)]
+        self._filed_upto.clear()
+        self._filing = []
+        self._turn = 0
+        self._newest = -1
+        self._unfiled = 0
 
 
 def file_digests(connection: sqlite3.Connection, after: int, upto: int) -> None:
@@ -135,5 +163,5 @@ def file_digests(connection: sqlite3.Connection, after: int, upto: int) -> None:
         after: The last callback that was filed.
         upto: The last one to file.
     """
-    connection.execute(_FILE, (after, upto))
-    connection.execute("INSERT OR REPLACE INTO cursors (name, position) VALUES ('filed', ?)", (upto,))
+    connection.execute(_FILE_RANGE, (after, upto))
+    connection.execute(_ADVANCE, (upto,))

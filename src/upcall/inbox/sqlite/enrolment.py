@@ -33,12 +33,13 @@ _REMEMBER: Final = tuple(
     for place, column in (("forgotten", "cursor"), ("forgotten_released", "released"))
 )
 _CAME: Final = """
-    SELECT id, 0, received_at, account, CASE WHEN trust <> 'quarantined' AND released_at IS NULL THEN body END
+    SELECT id, 0, received_at, account, lower(hex(digest)),
+        CASE WHEN trust <> 'quarantined' AND released_at IS NULL THEN body END
     FROM callbacks WHERE id > ? ORDER BY id LIMIT ?
 """
 # A callback that was released is taken at its release, whoever has passed it before.
 _RELEASED: Final = """
-    SELECT c.id, r.seq, c.received_at, c.account, c.body
+    SELECT c.id, r.seq, c.received_at, c.account, lower(hex(c.digest)), c.body
     FROM releases r CROSS JOIN callbacks c ON c.id = r.callback_id WHERE r.seq > ? ORDER BY r.seq LIMIT ?
 """
 _INSERT: Final = """
@@ -54,8 +55,8 @@ _MADE_LEASED: Final = """
 
 _MICROS: Final = 1_000_000
 
-Row = tuple[int, int, int, "str | None", "bytes | None"]
-"""A callback to look at: its number, its release's number or 0, receipt, account, body where there is one to see."""
+Row = tuple[int, int, int, "str | None", str, "bytes | None"]
+"""A callback to look at: number, its release's or 0, receipt, account, digest, body where there is one to see."""
 Position = tuple[int, int]
 """How far a subscriber has looked: the last callback's number, and the last release's."""
 
@@ -182,7 +183,7 @@ class Enrolment:
             return []
         rows = {wish.row[0]: wish.row for wish in wishes}
         return [
-            WorkItem(work_id, name, device_id, 1, number, rows[number][2], rows[number][3], rows[number][4] or b"")
+            WorkItem(work_id, name, device_id, 1, number, *rows[number][2:5], rows[number][5] or b"")
             for work_id, name, device_id, number in self._connection.execute(_MADE_LEASED, (last,))
         ]
 
@@ -201,10 +202,10 @@ def _wishes(
 ) -> Iterator[Wish]:
     askers = [(each, positions[each.name]) for each in subscriptions if each.name in positions]
     for row in rows:
-        callback_id, _, received_at, account, body = row
+        callback_id, _, received_at, account, digest, body = row
         if body is None:
             continue
-        event = stored_event(callback_id, received_at, account, body)
+        event = stored_event(callback_id, received_at, account, digest, body)
         for subscription, position in askers:
             if _is_ahead(row, position):
                 order_key = _order_key(event) if subscription.ordered else None

@@ -52,7 +52,9 @@ _CLAIM: Final = """
     WHERE id IN ({ids})
     RETURNING id, subscriber, device_id, attempts, callback_id
 """
-_BODIES: Final = "SELECT id, received_at, account, coalesce(body, x'') FROM callbacks WHERE id IN ({ids})"
+_BODIES: Final = """
+    SELECT id, received_at, account, lower(hex(digest)), coalesce(body, x'') FROM callbacks WHERE id IN ({ids})
+"""
 _SETTLE: Final = """
     UPDATE work SET state = ?, due_at = ?, error = ?, owner = NULL, finished_at = ?
     WHERE id = ? AND owner = ? AND state = 'leased'
@@ -116,7 +118,7 @@ class Leases:
         """Read the bodies of claimed work, each once for all of its devices."""
         numbers = sorted({row[-1] for row in claimed})
         rows = self._connection.execute(_BODIES.format(ids=marks(numbers)), numbers)
-        callbacks: dict[int, tuple[int, str | None, bytes]] = {number: tuple(facts) for number, *facts in rows}
+        callbacks: dict[int, tuple[int, str | None, str, bytes]] = {number: tuple(facts) for number, *facts in rows}
         return [
             WorkItem(work_id, name, device_id, attempts, number, *callbacks[number], unended=work_id in unended)
             for work_id, name, device_id, attempts, number in claimed

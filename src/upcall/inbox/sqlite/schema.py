@@ -257,6 +257,7 @@ SECOND: Final = (
     _index("work_open", "work (subscriber, callback_id) WHERE state IN ('pending', 'leased')"),
     _index("work_leased", "work (owner, subscriber) WHERE state = 'leased'"),
     _index("work_given_up", "work (callback_id, subscriber) WHERE state = 'dead'"),
+    _index("work_dropped", "work (callback_id) WHERE state = 'dropped'"),
     _table(
         "replays",
         "id INTEGER PRIMARY KEY, work_id INTEGER NOT NULL, replayed_at INTEGER NOT NULL, reason TEXT NOT NULL,"

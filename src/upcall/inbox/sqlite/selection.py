@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from upcall.inbox.sqlite.states import HAS_DEAD, LEAST_CAME, LEAST_RELEASED, OPEN, WHERE
 from upcall.inbox.values import EVERYTHING, REDELIVERY_WINDOW_MICROS, State
 
 if TYPE_CHECKING:
@@ -16,24 +17,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Finder", "in_numbers", "storable", "work_of_selection"]
 
-OPEN: Final = "state IN ('pending', 'leased')"
 PROBE_ROWS: Final = 5000
 _AT_A_TIME: Final = 1000
 
-# States that few callbacks are in are looked up from there; the others are checked row by row.
+# States that few callbacks are in are looked up from there; the others are checked row by row. What waits because it
+# came after where some subscriber stands is not here: those are a range of numbers.
 _SETS: Final = {
     State.QUARANTINED: "SELECT id FROM callbacks WHERE trust = 'quarantined' AND dropped_at IS NULL",
-    State.DROPPED: "SELECT id FROM callbacks WHERE dropped_at IS NOT NULL",
+    State.DROPPED: "SELECT id FROM callbacks WHERE dropped_at IS NOT NULL"
+    " UNION ALL SELECT callback_id FROM work INDEXED BY work_dropped WHERE state = 'dropped'",
     State.DEAD: "SELECT callback_id AS id FROM work INDEXED BY work_given_up WHERE state = 'dead'",
-    State.PENDING: f"SELECT callback_id AS id FROM work INDEXED BY work_open WHERE {OPEN}",
-}
-_NO_DEAD: Final = "NOT EXISTS (SELECT 1 FROM work w WHERE w.callback_id = {id} AND w.state = 'dead')"
-_NO_OPEN: Final = f"NOT EXISTS (SELECT 1 FROM work w WHERE w.callback_id = {{id}} AND w.{OPEN})"
-_CHECKS: Final = {
-    State.PENDING: _NO_DEAD,
-    State.DONE: f"EXISTS (SELECT 1 FROM work w WHERE w.callback_id = {{id}}) AND {_NO_DEAD} AND {_NO_OPEN}",
-    State.STORED: "NOT EXISTS (SELECT 1 FROM work w WHERE w.callback_id = {id})"
-    " AND (SELECT trust FROM callbacks q WHERE q.id = {id}) <> 'quarantined'",
+    State.PENDING: f"SELECT callback_id AS id FROM work INDEXED BY work_open WHERE {OPEN}"
+    f" UNION ALL SELECT callback_id FROM releases WHERE seq > {LEAST_RELEASED}",
 }
 _SAID: Final = ("campaign_id", "account", "kind")
 """What callbacks say, the column of the likely rarest value first."""
@@ -54,9 +49,6 @@ class _Query(msgspec.Struct):
     @property
     def sql(self) -> str:
         return f"SELECT DISTINCT {self.id} FROM {self.source} WHERE {' AND '.join(self.conditions)}"
-
-    def ordered(self, *, oldest: bool) -> str:
-        return f"{self.sql} ORDER BY {self.id} {'ASC' if oldest else 'DESC'} LIMIT ?"
 
 
 def in_numbers(column: str, numbers: list[int] | tuple[int, ...]) -> str:
@@ -85,10 +77,13 @@ class Finder:
         """Return the numbers of callbacks, the oldest ones or the newest, in the order of receipt."""
         parts = self._parts(selection)
         found: list[int] = []
-        for query in parts if oldest else reversed(parts):
-            if query is not None and (not limit or len(found) < limit):
-                left = limit - len(found) if limit else -1
-                rows = self._connection.execute(query.ordered(oldest=oldest), (*query.values, left))
+        order = "ASC" if oldest else "DESC"
+        for queries in parts if oldest else reversed(parts):
+            if queries and (not limit or len(found) < limit):
+                # Of several, each in its order, SQLite reads only as far as the limit.
+                sql = f"{' UNION '.join(query.sql for query in queries)} ORDER BY 1 {order} LIMIT ?"
+                values = [value for query in queries for value in query.values]
+                rows = self._connection.execute(sql, (*values, limit - len(found) if limit else -1))
                 found += [number for (number,) in rows]
         return found if oldest else found[::-1]
 
@@ -100,7 +95,7 @@ class Finder:
 
     def members(self, selection: Selection) -> tuple[str, list[Any]]:
         """Return a query for the numbers of all callbacks of a selection, to be put into another, and its values."""
-        queries = [query for query in self._parts(selection) if query is not None]
+        queries = [query for queries in self._parts(selection) for query in queries]
         sql = " UNION ALL ".join(query.sql for query in queries) or "SELECT 0 WHERE 0"
         return sql, [value for query in queries for value in query.values]
 
@@ -108,14 +103,12 @@ class Finder:
         """Return the condition that dead work (`w`) is of a selection, and its values."""
         if selection == EVERYTHING:
             return "1", []
-        if selection.state not in {None, State.DEAD}:
-            return "0", []  # where any work is dead, the callback is
         conditions, of_work = work_of_selection(selection, "w.")
-        members, of_callbacks = self.members(msgspec.structs.replace(selection, state=State.DEAD))
+        members, of_callbacks = self.members(msgspec.structs.replace(selection, given_up=True))
         return f"w.callback_id IN ({members}){conditions}", [*of_callbacks, *of_work]
 
-    def _parts(self, selection: Selection) -> list[_Query | None]:
-        """Return the queries for what the read model has taken in, and for what it has not."""
+    def _parts(self, selection: Selection) -> list[list[_Query]]:
+        """Return the queries for what the read model has taken in, and for what it has not; later numbers last."""
         numbers = {
             name: storable(value)
             for name in ("after", "before", "since", "until")
@@ -129,45 +122,51 @@ class Finder:
         row = self._connection.execute("SELECT position FROM cursors WHERE name = 'projection'").fetchone()
         return 0 if row is None else int(row[0])
 
-    def _projected(self, selection: Selection, position: int) -> _Query | None:
-        """Return the query for callbacks that the read model has taken in."""
-        said = {name: value for name in _SAID if (value := getattr(selection, name)) is not None}
+    def _projected(self, selection: Selection, position: int) -> list[_Query]:
+        """Return the queries for callbacks that the read model has taken in; what two of them find is found once."""
         first, last = self._span(selection, position)
         if first > last:
-            return None
-        members = _SETS.get(selection.state) if selection.state is not None else None
-        if members is not None or selection.ids:
-            query = _Query(f"({members}) c" if members else "callbacks c", "c.id")
-            query.add("c.id BETWEEN ? AND ?", first, last)
-            if said or selection.since is not None or selection.until is not None:
-                facts, values = _facts(selection, said, "e.")
-                query.add(f"EXISTS (SELECT 1 FROM events e WHERE e.callback_id = c.id AND {facts})", *values)
-        else:
-            query = _Query("events e", "e.callback_id")
-            query.add("e.callback_id BETWEEN ? AND ?", first, last)
-            leader = self._rarest(said, first, last)
-            facts, values = _facts(selection, said, "e.", leader=leader)
-            if facts:
-                query.add(facts, *values)
-        _narrow(query, selection)
-        return query
+            return []
+        state = State.DEAD if selection.given_up else selection.state
+        if state in _SETS and state is not State.PENDING:
+            return [_of_set(_SETS[state], selection, first, last)]
+        if selection.ids:
+            return [_of_set("SELECT id FROM callbacks", selection, first, last)]
+        if state is None:
+            return [self._of_range(selection, first, last)]
+        (read,) = self._connection.execute(f"SELECT {LEAST_CAME}").fetchone()
+        if state is State.PENDING:
+            unread = self._of_range(selection, max(first, read + 1), last)
+            return [_of_set(_SETS[state], selection, first, last), unread]
+        # Beyond where every subscriber has looked nothing is over but what was released.
+        over = self._of_range(selection, first, min(last, read))
+        return [over, _of_set("SELECT callback_id AS id FROM releases", selection, first, last)]
 
-    def _behind(self, selection: Selection, position: int) -> _Query | None:
-        """Return the query for callbacks that the read model has not taken in: of those only the token's account."""
-        if selection.kind is not None or selection.campaign_id is not None:
-            return None
-        query = _Query("callbacks c", "c.id")
-        query.add("c.id > ?", max(position, selection.after))
-        if selection.before:
-            query.add("c.id < ?", selection.before)
-        if selection.state in _SETS:
-            query.add(f"+c.id IN ({_SETS[selection.state]})")  # a plus: from the few rows behind, not from the set
-        said = {} if selection.account is None else {"account": selection.account}
-        facts, values = _facts(selection, said, "c.")
+    def _of_range(self, selection: Selection, first: int, last: int) -> _Query:
+        """Return the query for callbacks by their numbers and by what they say."""
+        said = _said_by(selection)
+        query = _Query("events e", "e.callback_id")
+        query.add("e.callback_id BETWEEN ? AND ?", first, last)
+        leader = self._rarest(said, first, last)
+        facts, values = _facts(selection, said, "e.", leader=leader)
         if facts:
             query.add(facts, *values)
         _narrow(query, selection)
         return query
+
+    def _behind(self, selection: Selection, position: int) -> list[_Query]:
+        """Return the query for callbacks that the read model has not taken in: of those only the token's account."""
+        if selection.kind is not None or selection.campaign_id is not None:
+            return []
+        query = _Query("callbacks c", "c.id")
+        query.add("c.id > ?", max(position, selection.after))
+        if selection.before:
+            query.add("c.id < ?", selection.before)
+        facts, values = _facts(selection, _said_by(selection), "c.")
+        if facts:
+            query.add(facts, *values)
+        _narrow(query, selection)
+        return [query]
 
     def _span(self, selection: Selection, position: int) -> tuple[int, int]:
         """Return between which numbers the callbacks of a selection lie."""
@@ -196,6 +195,22 @@ class Finder:
         return min(counts, key=counts.__getitem__)
 
 
+def _of_set(members: str, selection: Selection, first: int, last: int) -> _Query:
+    """Return the query for callbacks out of those that another query gives."""
+    query = _Query(f"({members}) c", "c.id")
+    query.add("c.id BETWEEN ? AND ?", first, last)
+    said = _said_by(selection)
+    if said or selection.since is not None or selection.until is not None:
+        facts, values = _facts(selection, said, "e.")
+        query.add(f"EXISTS (SELECT 1 FROM events e WHERE e.callback_id = c.id AND {facts})", *values)
+    _narrow(query, selection)
+    return query
+
+
+def _said_by(selection: Selection) -> dict[str, str]:
+    return {name: value for name in _SAID if (value := getattr(selection, name)) is not None}
+
+
 def _facts(
     selection: Selection, said: dict[str, str], prefix: str, *, leader: str | None = None
 ) -> tuple[str, list[Any]]:
@@ -213,8 +228,10 @@ def _narrow(query: _Query, selection: Selection) -> None:
     """Add what is checked row by row."""
     if selection.ids:
         query.add(in_numbers(query.id, selection.ids))
-    if selection.state in _CHECKS:
-        query.add(_CHECKS[selection.state].format(id=query.id))
+    if selection.given_up:
+        query.add(HAS_DEAD.format(id=query.id))
+    if selection.state is not None:
+        query.add(WHERE[selection.state].format(id=query.id))
     conditions, values = work_of_selection(selection, "w.")
     if conditions:
         query.add(f"EXISTS (SELECT 1 FROM work w WHERE w.callback_id = {query.id}{conditions})", *values)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from upcall.inbox.sqlite.connection import snapshot
 from upcall.inbox.sqlite.selection import Finder
+from upcall.inbox.sqlite.states import STATE
 from upcall.inbox.values import (
     CallbackRecord,
     CampaignRecord,
@@ -25,23 +26,12 @@ __all__ = ["Views"]
 
 _AT_A_TIME: Final = 500
 
-_STATE: Final = """
-    CASE
-        WHEN c.dropped_at IS NOT NULL THEN 'dropped'
-        WHEN c.trust = 'quarantined' THEN 'quarantined'
-        WHEN EXISTS (SELECT 1 FROM work w WHERE w.callback_id = c.id AND w.state = 'dead') THEN 'dead'
-        WHEN EXISTS (SELECT 1 FROM work w WHERE w.callback_id = c.id AND w.state IN ('pending', 'leased'))
-            THEN 'pending'
-        WHEN EXISTS (SELECT 1 FROM work w WHERE w.callback_id = c.id) THEN 'done'
-        ELSE 'stored'
-    END
-"""
 _CALLBACKS: Final = f"""
     SELECT c.id, c.received_at, coalesce(e.account, c.account), e.kind, e.campaign_id,
         1 + (SELECT count(*) FROM deliveries d WHERE d.callback_id = c.id),
-        {_STATE}, c.origin, c.trust, c.evidence,
+        {STATE}, c.origin, c.trust, c.evidence,
         coalesce(e.duplicate, 'first'), e.duplicate_of, coalesce(e.key, ''), lower(hex(c.digest)),
-        coalesce(length(c.body), 0), {{body}}
+        length(c.body), {{body}}
     FROM callbacks c LEFT JOIN events e ON e.callback_id = c.id WHERE {{which}} ORDER BY c.id
 """
 _DELIVERIES: Final = """
@@ -129,10 +119,10 @@ class Views:
     def _campaign(self, row: tuple[str, str, str | None, str | None, int, int, int, str | None]) -> CampaignRecord:
         campaign_id, account, name, status, first_at, last_at, callbacks, contradiction = row
         counts = self._connection.execute(
-            "SELECT coalesce(status, ''), count(*) FROM devices WHERE campaign_id = ? AND account = ?"
-            " GROUP BY 1 ORDER BY 1",
+            "SELECT coalesce(status, ''), count(*), count(contradiction) FROM devices"
+            " WHERE campaign_id = ? AND account = ? GROUP BY 1 ORDER BY 1",
             (campaign_id, account),
-        )
+        ).fetchall()
         return CampaignRecord(
             campaign_id,
             account or None,
@@ -141,8 +131,9 @@ class Views:
             first_at,
             last_at,
             callbacks,
-            dict(counts.fetchall()),
+            {status: devices for status, devices, _ in counts},
             contradiction,
+            sum(contradicting for *_, contradicting in counts),
         )
 
     def drift(self) -> list[DriftRecord]:

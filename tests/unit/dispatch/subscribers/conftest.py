@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 
 import pytest
 from aiohttp import web
@@ -18,7 +19,8 @@ def event():
     """Make a stored event of a body."""
 
     def make(body=None, *, number=7, account="0000000001-00001", **facts):
-        return stored_event(number, RECEIVED_AT, account, callback(**facts) if body is None else body)
+        raw = callback(**facts) if body is None else body
+        return stored_event(number, RECEIVED_AT, account, hashlib.sha256(raw).hexdigest(), raw)
 
     return make
 

@@ -103,6 +103,14 @@ def test_plain_http(host, is_fine):
             make(forward=[f"http://{host}/x"])
 
 
+@pytest.mark.parametrize("host", ["2130706433", "127.1", "0177.0.0.1", "[::ffff:10.0.0.1]", "[fe80::1%25lo]"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_addresses_that_are_never_sent_to(scheme, host):
+    """An address in a form that sending refuses is refused at the start: it would fail for two days."""
+    with pytest.raises(SettingsError, match="odd form"):
+        make(forward=[f"{scheme}://{host}/x"])
+
+
 @pytest.mark.parametrize("command", ["", "  ", "no-such-program-anywhere", "'unclosed", "/"])
 def test_commands_that_cannot_be_run(command):
     """A command that is not there, or cannot be read, is refused at the start."""
