@@ -81,6 +81,7 @@ class Digests:
         self._filed_upto: deque[int] = deque(maxlen=BINS)
         """Up to which callback each bin was filed, in their turn: the first stands for all."""
         self._filing: list[int] = []
+        self._newest: int = -1
         self._forget()
         connection.execute(_LEAVE_OUT_COPIES)
         self.catch_up()
