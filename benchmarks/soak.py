@@ -272,14 +272,15 @@ class Soak:
         }
 
     def filed(self) -> bytearray:
-        """Count what lies in the file, by serial number."""
+        """Count what lies in the file, and in those that were set aside before it, by serial number."""
         counts = bytearray()
-        with self.file.open("rb") as file:
-            for line in file:
-                raw = msgspec.json.decode(line)["raw"]
-                serial = serial_of(raw.encode())
-                if serial is not None:
-                    count(counts, serial)
+        for path in self.file.parent.glob(f"{self.file.name}*"):
+            with path.open("rb") as file:
+                for line in file:
+                    raw = msgspec.json.decode(line)["raw"]
+                    serial = serial_of(raw.encode())
+                    if serial is not None:
+                        count(counts, serial)
         return counts
 
 

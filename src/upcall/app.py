@@ -185,12 +185,12 @@ class _MountedListener:
             inbox = open_inbox(self._store, create=True, accept_old=True)
             worker = WorkerThread(self._app, self._store)
             try:
+                reception = Reception(inbox.appender, self._gate, spool=Spool(spool_directory(self._store)))
                 if not old:
                     worker.start()
             except BaseException:
                 inbox.close()
                 raise
-            reception = Reception(inbox.appender, self._gate, spool=Spool(spool_directory(self._store)))
             upkeep = Upkeep(inbox, reception, upgrade=old, on_upgraded=worker.start)
             upkeep.begin()
             self._listener = ListenerApp(reception)

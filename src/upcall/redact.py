@@ -27,10 +27,11 @@ _MEMBER = re.compile(rf"({_STRING})(\s*:\s*)?", re.DOTALL)
 _LOOSE_MEMBER = re.compile(r'("password")(\s*:\s*)', re.IGNORECASE)
 _SCALAR = re.compile(rf"{_STRING}|[^\s,\]}}\"]+", re.DOTALL)
 _NOTHING = {'""', "null", "[]", "{}", ""}
-# Quoted in other text a body is written anew, in Python's or JSON's way, its quotes with one more backslash each time.
+# Quoted in other text a body is written anew, in Python's or JSON's way, its quotes with one more backslash each time;
+# a pair of key and value is quoted with a comma.
 # A string without an end takes the rest of the text with it, a list or an object the rest of its line.
 _TOLD = re.compile(
-    r"""(password\\*["']?\s*[:=]\s*)([bu]?(\\*["']).*?(?:(?<!\\)\3|\Z)|[\[{(][^\n]*|[^\s,;&\]})]+)""",
+    r"""(password(?:\\*["']?\s*[:=]|\\*["']\s*,)\s*)([bu]?(\\*["']).*?(?:(?<!\\)\3|\Z)|[\[{(][^\n]*|[^\s,;&\]})]+)""",
     re.DOTALL | re.IGNORECASE,
 )
 _decoder = json.JSONDecoder(strict=False)

@@ -143,6 +143,25 @@ class TestReplay:
             taken += count
         assert taken == 3
 
+    def test_the_oldest_callbacks_come_first_whenever_their_work_was_made(self, inbox, make):
+        """A limited replay begins with the callback received first, also where a later one's work is older."""
+        inbox.append(make.arrivals(1))
+        inbox.append([make.arrival(b"held", trust=Trust.QUARANTINED), *make.arrivals(3)[2:]])
+        make.enrolled(inbox, make.whole())
+        inbox.release_quarantined(EVERYTHING, make.now)
+        make.enrolled(inbox, make.whole())
+        make.settle(inbox, make.take(inbox))
+        assert states(inbox) == ["done", "done", "done"]
+        for expected in (["pending", "done", "done"], ["pending", "pending", "done"]):
+            assert inbox.replay(Selection(subscriber="handler"), make.now, reason="fixed", limit=1) == 1
+            assert states(inbox) == expected
+
+    def test_a_replay_by_state_that_finds_nothing(self, inbox, make):
+        """Nothing to replay is no error, whatever was asked about."""
+        inbox.append(make.arrivals(1))
+        assert inbox.replay(Selection(state=State.DEAD), make.now, reason="fixed", limit=0) == 0
+        assert inbox.replay(Selection(state=State.DEAD), make.now, reason="fixed") == 0
+
     def test_a_replay_is_no_business_of_the_last_owner(self, ended, make):
         """The late word of an owner from before the replay changes nothing."""
         (item,) = [

@@ -83,6 +83,15 @@ class TestCallbacks:
 
 
 class TestStates:
+    def test_without_subscribers_nothing_is_waited_for(self, inbox, make):
+        """Where nobody reads, what came is stored and not pending, asked about in either way."""
+        inbox.append(make.arrivals(3))
+        for _ in range(2):  # found behind what the read model has taken in, and by it
+            assert [record.state for record in inbox.callbacks()] == ["stored"] * 3
+            assert inbox.callbacks(Selection(state=State.PENDING)) == []
+            assert ids(inbox.callbacks(Selection(state=State.STORED))) == [1, 2, 3]
+            make.read_up(inbox)
+
     def test_nothing_is_over_before_every_subscriber_has_looked(self, inbox, make):
         """What one handler is done with, gave up or does not want is pending while another has it before it."""
         inbox.append([make.arrival(body) for body in (b"done", b"dead", b"dropped", b"unwanted", b"released")])

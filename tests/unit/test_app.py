@@ -162,6 +162,19 @@ class TestMounted:
             with pytest.raises(StoreError, match="no more files"):
                 await client.post(PATH, content=b"{}")
 
+    async def test_a_spool_that_has_no_place(self, url, monkeypatch):
+        """Where the spool has no place to lie no callback is taken, and no worker is left running."""
+        app = Heard().app.asgi(store=url, tokens=[TOKEN])
+        monkeypatch.delenv("UPCALL_STATE_DIR", raising=False)
+        monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+        monkeypatch.delenv("HOME", raising=False)
+        monkeypatch.setattr(Path, "expanduser", lambda path: (_ for _ in ()).throw(RuntimeError("no home")))
+        running = threading.active_count()
+        async with client_of(app) as client:
+            with pytest.raises(SettingsError, match="UPCALL_STATE_DIR"):
+                await client.post(PATH, content=b"{}")
+        assert threading.active_count() == running
+
     async def test_the_quota_counts_what_was_there_before(self, url, monkeypatch):
         """A mounted listener's quarantine is as full as its store says, not as it has seen itself."""
         made = []

@@ -147,6 +147,8 @@ QUOTED = {
     "in JSON": lambda raw: json.dumps({"body": raw.decode()}),
     "in JSON in JSON": lambda raw: json.dumps(json.dumps({"body": raw.decode()})),
     "JSON of bytes": lambda raw: json.dumps(repr(raw)),
+    "pairs": lambda raw: str(list(json.loads(raw).items())),
+    "pairs in text": lambda raw: repr(str(list(json.loads(raw).items()))),
     "a list of words": lambda raw: repr([repr(json.loads(raw))]),
 }
 
@@ -174,6 +176,7 @@ def test_told_password_is_blanked(before, after, how, key):
         ("body was 'user=u&password=hunter2&a=1'", "body was 'user=u&password=\"***\"&a=1'"),
         ('b\'{"password":"hunt', 'b\'{"password":"***"'),
         ("{'password': ['hunter2']}\nValueError", "{'password': \"***\"\nValueError"),
+        ("headers: [('password', 'hunter2'), ('a', 1)]", "headers: [('password', \"***\"), ('a', 1)]"),
         ("KeyError: 'password'", "KeyError: 'password'"),
         ('File "h.py", line 3\n  raise ValueError(body["password"])\nValueError', None),
     ],

@@ -279,12 +279,7 @@ def _print(found: dict[str, Any]) -> None:
         if work["attempts"]:  # else the error is that of before
             describing.print_block(work["error"] or "(no error)")
         for replay in work["replays"]:
-            line(
-                visible(
-                    f"before that, replayed at {replay['replayed_at']} ({replay['reason']}): it was {replay['state']}"
-                    f" after {words_of_count(replay['attempts'], 'attempt')}"
-                )
-            )
+            line(visible(f"before that, {describing.replay_words(replay)}"))
             describing.print_block(replay["error"] or "(no error)")
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "duplicate_words",
     "print_block",
     "print_details",
+    "replay_words",
     "row",
     "shown_error",
     "work_document",
@@ -152,6 +153,14 @@ def shown_error(error: str | None) -> str | None:
     return blank_password(error.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
 
+def replay_words(replay: Mapping[str, Any]) -> str:
+    """Say how work had ended before it was replayed, and why it was."""
+    return (
+        f"replayed at {replay['replayed_at']} ({replay['reason']}): it was {replay['state']}"
+        f" after {words_of_count(replay['attempts'], 'attempt')}"
+    )
+
+
 def print_details(found: Mapping[str, Any]) -> None:
     """Print everything about one callback for a person."""
     for name, value in found.items():
@@ -201,10 +210,7 @@ def _print_entry(name: str, entry: str | dict[str, Any]) -> None:
     if entry.get("error"):
         print_block(str(entry["error"]).strip().splitlines()[-1])
     for replay in entry.get("replays", ()):
-        print_block(
-            f"replayed {replay['replayed_at']} ({replay['reason']}): it was {replay['state']}"
-            f" after {words_of_count(replay['attempts'], 'attempt')}"
-        )
+        print_block(replay_words(replay))
 
 
 def _labelled(name: str, text: str) -> None:

@@ -62,7 +62,7 @@ class _TextFormatter(logging.Formatter):
 
 
 class _JsonFormatter(logging.Formatter):
-    """Make one JSON object of a record, with the members that its `fields` adds."""
+    """Make one JSON object of a record, with the members that its `upcall_fields` adds."""
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
@@ -70,12 +70,17 @@ class _JsonFormatter(logging.Formatter):
             "time": moment.replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
-            **getattr(record, "fields", {}),
+            "message": _whole(record.getMessage()),
+            **getattr(record, "upcall_fields", {}),
         }
         if record.exc_info:
-            document["error"] = self.formatException(record.exc_info)
+            document["error"] = _whole(self.formatException(record.exc_info))
         return json.dumps(document, default=str)  # which escapes all but the visible characters of ASCII
+
+
+def _whole(text: str) -> str:
+    """Write out halves of characters, such as of a file's name, which not every reader of JSON takes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _formatter() -> logging.Formatter:

@@ -37,7 +37,7 @@ StoreOption = Annotated[
     str | None,
     typer.Option(
         "--store",
-        help="The inbox, such as sqlite:///var/lib/upcall/inbox.db.",
+        help="The inbox, such as sqlite:////var/lib/upcall/inbox.db.",
         show_default="UPCALL_STORE, else in the state directory",
     ),
 ]

@@ -19,7 +19,7 @@ from upcall.inbox.spool import Spool, spool_directory
 from upcall.listener import Gate, ListenerStats, Reception, Sources
 from upcall.listener.connections import Connections, Limits
 from upcall.listener.server import bind, max_connections, run, serving, tls_context, until_stopped, url_of
-from upcall.listener.service import AdminService, CallbackService
+from upcall.listener.service import AdminService, Admitted, CallbackService
 from upcall.listener.upkeep import Upkeep, is_old
 from upcall.redact import mask_token
 from upcall.settings import default_store, read_accounts
@@ -219,9 +219,9 @@ def _log_request(request: Request, status: int, seconds: float) -> None:
         "status": status,
         "bytes": request.size,
         "ms": round(seconds * 1000, 1),
-        "from": request.token[1].address if isinstance(request.token, tuple) else request.peer.address,
+        "from": request.admitted.source.address if isinstance(request.admitted, Admitted) else request.peer.address,
     }
-    _access.info("%s %s %d %d bytes %.1f ms from %s", *fields.values(), extra={"fields": fields})
+    _access.info("%s %s %d %d bytes %.1f ms from %s", *fields.values(), extra={"upcall_fields": fields})
 
 
 def _sources(options: ListenOptions) -> Sources:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import fcntl
 import os
 import sys
@@ -14,6 +14,9 @@ __all__ = ["existing", "file_system", "make_directory", "network_file_system", "
 _NETWORK: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "ceph", "glusterfs", "fuse.sshfs", "fuse.glusterfs", "9p"}
 )
+
+_NOT_OURS_TO_SYNC: Final = frozenset({errno.EACCES, errno.EPERM, errno.EINVAL, errno.EROFS})
+"""Of a directory that somebody else made: it may not be read, or its file system has no such thing."""
 
 
 def make_directory(directory: Path) -> None:
@@ -27,8 +30,11 @@ def make_directory(directory: Path) -> None:
         path.mkdir(mode=0o700, exist_ok=True)
     # That of a directory that is there too: who made it may have been cut off before its name was on disk.
     for path in {directory.parent, *(path.parent for path in missing)}:
-        with contextlib.suppress(PermissionError):  # one that somebody else made, and that may not be read
+        try:
             sync_directory(path)
+        except OSError as error:
+            if error.errno not in _NOT_OURS_TO_SYNC:
+                raise
 
 
 def sync_directory(directory: Path) -> None:

@@ -166,7 +166,10 @@ class Spool:
             probe = Segment.create(self.directory, 0)
         except OSError as error:
             self._fail(error)
-        probe.remove()
+        try:
+            probe.remove()
+        finally:
+            probe.let_go()
 
     def close(self) -> None:
         """Let go of all segments: what is in them waits for the next process."""

@@ -387,14 +387,15 @@ class TokenRecord(msgspec.Struct, frozen=True):
 class Ledger(msgspec.Struct, frozen=True):
     """Count what the store holds: each callback is counted once, under its `State`; what is pending is two counts.
 
+    Without subscribers all that came is `unread`, for the first one to come, though each callback's state is `STORED`.
+
     Args:
         stored: Callbacks kept, those whose body is gone included: the sum of all that follow but the deliveries.
         deliveries: Deliveries of them, the first ones included.
         quarantined: Callbacks that no handler sees.
         dropped: Callbacks that were dropped from the quarantine, and those with dropped work, none of it dead, and
             nothing left to do.
-        unread: Callbacks without work to do that some subscriber has not looked at yet; without subscribers, all that
-            came.
+        unread: Callbacks without work to do that some subscriber has not looked at yet.
         pending: Callbacks with work still to do.
         handled: Callbacks of which every piece of work is done.
         dead: Callbacks with work that was given up, and nothing left to do.

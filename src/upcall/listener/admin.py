@@ -165,7 +165,7 @@ def _look(inbox_factory: Callable[[], Inbox]) -> StoreFigures:
 def _on_disk(url: str) -> tuple[int | None, int | None]:
     """Return a store's size with its log, and the room left beside it; None where it is no file."""
     try:
-        path = store_path(url)
+        path = store_path(url).resolve()  # its log lies beside the file itself
         size = path.stat().st_size
         room = os.statvfs(path)
     except (SettingsError, OSError):

@@ -7,9 +7,11 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["CONTINUE", "TOO_LARGE", "Answer", "answer"]
+__all__ = ["CONTINUE", "DISCARD_FACTOR", "FAILED", "TOO_LARGE", "Answer", "answer"]
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+DISCARD_FACTOR: Final = 8
+"""How many times the cap a body is read on and thrown away, so that its client hears the answer and no reset."""
 _JSON: Final = "application/json"
 
 
@@ -64,5 +66,6 @@ def answer(status: int, body: bytes, *headers: str, content_type: str = _JSON) -
     return Answer(status, fields, body, keep + body, close + body, keep, close)
 
 
+FAILED: Final = answer(500, b'{"error":"failed"}')
 TOO_LARGE: Final = answer(413, b'{"error":"body too large"}')
 """Ends the connection, which may not have been read to the end of the body."""

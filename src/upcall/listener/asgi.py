@@ -7,9 +7,9 @@ no ASGI server has. What is admitted and what is answered is one for both (`upca
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from upcall.listener.answers import TOO_LARGE, Answer
+from upcall.listener.answers import DISCARD_FACTOR, TOO_LARGE, Answer
 from upcall.listener.service import CallbackService
 from upcall.listener.sources import Sources
 
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
     Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 __all__ = ["ListenerApp"]
-
-_DISCARD_FACTOR: Final = 8
-_LENGTH_DIGITS: Final = 20
-"""What is longer is over any cap by these alone."""
 
 
 class _ClientGoneError(Exception):
@@ -72,32 +68,30 @@ class ListenerApp:
         admitted = self._service.admit(scope["method"].encode(), path, peer, forwarded or None)
         if isinstance(admitted, Answer):
             return admitted
-        body = await self._read(receive, _length(scope))
+        body = await self._read(receive)
         if body is None:
             self._reception.stats.too_large += 1
             return TOO_LARGE
         return await self._kept(admitted, body)
 
-    async def _read(self, receive: Receive, length: int) -> bytes | None:
+    async def _read(self, receive: Receive) -> bytes | None:
         """Return the body, None where it is over the cap.
 
         A body over the cap is read on and thrown away, up to a bound, so that its client hears the answer instead of
         a reset connection.
         """
         most = self._service.max_body_bytes
-        is_over = length > most
         chunks: list[bytes] = []
         size = 0
         while (message := await receive())["type"] == "http.request":
             chunk = message.get("body", b"")
             size += len(chunk)
-            is_over = is_over or size > most
-            if is_over:
+            if size > most:
                 chunks.clear()
             else:
                 chunks.append(chunk)
-            if not message.get("more_body") or size > most * _DISCARD_FACTOR:
-                return None if is_over else b"".join(chunks)
+            if not message.get("more_body") or size > most * DISCARD_FACTOR:
+                return None if size > most else b"".join(chunks)
         raise _ClientGoneError
 
     async def _kept(self, admitted: Admitted, body: bytes) -> Answer:
@@ -120,9 +114,3 @@ def _messages(reply: Answer) -> Iterator[dict[str, Any]]:
 
 def _values(scope: Scope, wanted: bytes) -> list[bytes]:
     return [value for name, value in scope["headers"] if name == wanted]
-
-
-def _length(scope: Scope) -> int:
-    """Return the length that a body is said to have, 0 where nothing readable is said."""
-    said = b"".join(_values(scope, b"content-length"))
-    return int(said[:_LENGTH_DIGITS]) if said.isdigit() else 0

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, cast
 import httptools
 
 from upcall import failpoints
-from upcall.listener.answers import CONTINUE, TOO_LARGE, Answer, answer
+from upcall.listener.answers import CONTINUE, DISCARD_FACTOR, FAILED, TOO_LARGE, Answer, answer
 from upcall.listener.request import Request
 
 if TYPE_CHECKING:
@@ -23,14 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = ["HttpProtocol"]
 
-_FAILED: Final = answer(500, b'{"error":"failed"}')
 _BAD_REQUEST: Final = answer(400, b'{"error":"not an HTTP request"}')
 _TOO_SLOW: Final = answer(408, b'{"error":"too slow"}')
 _HEAD_TOO_LARGE: Final = answer(431, b'{"error":"head too large"}')
 _BUSY: Final = answer(503, b'{"error":"busy, send again"}', "Retry-After: 1")
 
-_DISCARD_FACTOR: Final = 8
-"""How many times the cap is read on and thrown away, so that its client hears the answer and no reset."""
 _REFUSED_GRACE_SECONDS: Final = 1.0
 """How long the body of a refused request may take to begin: most clients hear nothing before they have sent it."""
 _LINGER_SECONDS: Final = 2.0
@@ -247,7 +244,7 @@ class HttpProtocol(asyncio.Protocol):
             else:
                 self._hold(request, body)
                 return
-        if request.size > most * _DISCARD_FACTOR and request.refused is not None:
+        if request.size > most * DISCARD_FACTOR and request.refused is not None:
             self._refuse(request.refused)
 
     def _hold(self, request: Request, body: bytes) -> None:
@@ -308,7 +305,7 @@ class HttpProtocol(asyncio.Protocol):
             self._service.finish(request, body, self._reply)
         except Exception:  # noqa: BLE001 - whatever went wrong, nobody else would answer
             _log.exception("a request was answered 500: this is a mistake in Upcall")
-            self._reply(_FAILED)
+            self._reply(FAILED)
 
     def _wait_in_line(self, request: Request) -> None:
         self._queue.append(request)

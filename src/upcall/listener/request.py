@@ -23,6 +23,7 @@ class Request:
     """
 
     __slots__ = (
+        "admitted",
         "body",
         "expects_continue",
         "forwarded",
@@ -37,7 +38,6 @@ class Request:
         "size",
         "started_at",
         "target",
-        "token",
     )
 
     def __init__(self, peer: Peer) -> None:
@@ -58,8 +58,8 @@ class Request:
         self.offers_upgrade: bool = False
         self.started_at: float = 0.0
         """When its head was whole."""
-        self.token: Any = None
-        """What the service found in the head, for its own use."""
+        self.admitted: Any = None
+        """What the service made of the head, for its own use."""
 
     @property
     def path(self) -> str:

@@ -7,7 +7,7 @@ import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from upcall.listener.answers import Answer, answer
+from upcall.listener.answers import FAILED, Answer, answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,6 @@ _KEPT: Final = {
     200: answer(200, b'{"received":true}'),
     503: answer(503, b'{"error":"not stored, send again"}', "Retry-After: 1"),
 }
-_FAILED: Final = answer(500, b'{"error":"failed"}')
 
 _log = logging.getLogger("upcall.listener")
 
@@ -95,12 +94,12 @@ class CallbackService:
         admitted = self.admit(request.method, request.path, request.peer, request.forwarded)
         if isinstance(admitted, Answer):
             return admitted
-        request.token = admitted
+        request.admitted = admitted
         return None
 
     def finish(self, request: Request, body: bytes, reply: Callable[[Answer], None]) -> None:
         """Keep a callback, and answer once it is on disk."""
-        self.keep(request.token, body, reply)
+        self.keep(request.admitted, body, reply)
 
     def _tell_of_proxy(self, address: str) -> None:
         """Say once that somebody names another source and is not believed: a proxy nobody declared, or a forger."""
@@ -136,7 +135,7 @@ class AdminService:
         task.add_done_callback(self._tasks.discard)
 
     async def _answer(self, request: Request, reply: Callable[[Answer], None]) -> None:
-        made = _FAILED
+        made = FAILED
         try:
             status, content_type, page = await self._admin.respond(request.method.decode("ascii"), request.path)
             allow = ("Allow: GET, HEAD",) if status == HTTPStatus.METHOD_NOT_ALLOWED else ()

@@ -46,7 +46,7 @@ def test_a_json_line_holds_time_level_logger_and_message(written):
 def test_a_json_line_carries_the_fields_of_its_record(written):
     """What a line says in figures stands there as figures, too."""
     fields = {"method": "POST", "status": 200, "ms": 0.4}
-    document = json.loads(written("json", lambda: log.info("POST 200", extra={"fields": fields})))
+    document = json.loads(written("json", lambda: log.info("POST 200", extra={"upcall_fields": fields})))
     assert {name: document[name] for name in fields} == fields
 
 

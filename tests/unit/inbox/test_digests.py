@@ -105,6 +105,27 @@ def test_digests_are_filed_in_steps_and_removed_with_their_callbacks(tmp_path):
         assert (inbox.callbacks(), filed(path)) == ([], 0)
 
 
+def test_processes_that_end_early_file_all_the_same(tmp_path, monkeypatch):
+    """Where each process ends before it has filed every bin, the next one need not read all that ever came."""
+    monkeypatch.setattr(digests, "FILE_FROM", 10)
+    path = tmp_path / "inbox.db"
+    with open_inbox(str(path), create=True) as inbox:
+        numbers = itertools.count()
+        for _ in range(40):
+            appender = inbox.appender()
+            for number in itertools.islice(numbers, 9):
+                appender.stage([Arrival(body=b"%d" % number, received_at=NOW)])
+                appender.commit()
+            appender.close()
+        appender = inbox.appender()
+        held = sum(map(len, appender._digests._bins))
+        assert 0 < held <= 2 * digests.BINS * digests.FILE_FROM
+        assert filed(path) >= 360 - held
+        assert not any(receipt.is_new for receipt in appender.stage([Arrival(body=b"0", received_at=NOW)]))
+        appender.rollback()
+        appender.close()
+
+
 def test_a_commit_that_fails_files_nothing(tmp_path):
     """Digests that were about to be filed with a failed commit are known as before."""
     path = tmp_path / "inbox.db"

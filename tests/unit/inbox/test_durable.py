@@ -45,6 +45,18 @@ def test_a_new_stores_directories_are_on_disk(tmp_path, synced):
     assert {tmp_path, tmp_path / "new"} <= set(synced)
 
 
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EINVAL, errno.EROFS])
+def test_a_directory_that_has_no_such_thing_as_a_sync_is_used(tmp_path, monkeypatch, code):
+    """What somebody else mounted or made, and cannot be synced by us, keeps nobody from working there."""
+
+    def fsync(descriptor):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    make_directory(tmp_path / "a")
+    assert (tmp_path / "a").is_dir()
+
+
 def test_a_store_whose_directory_may_not_last_is_refused(tmp_path, monkeypatch):
     """Where the name of its directory cannot be synced the store says so at once, and not after the power cut."""
 

@@ -706,6 +706,19 @@ def test_a_spool_that_can_take_nothing_says_so(tmp_path, directory, make):
         Spool(tmp_path / "file" / "spool").test()
 
 
+def test_a_probe_that_cannot_be_removed_holds_nothing(directory, make, monkeypatch):
+    """A check that leaves its file behind lets go of it, so that whoever looks next may remove it."""
+    one = make()
+    with monkeypatch.context() as patch:
+        patch.setattr(segment.Segment, "_leave", lambda self: (_ for _ in ()).throw(OSError(errno.EIO, "no")))
+        with pytest.raises(StoreError):
+            one.probe()
+    assert len(files(directory)) == 1
+    (left,) = make().segments()
+    left.remove()
+    assert files(directory) == []
+
+
 def test_a_store_on_the_same_disk_is_told(tmp_path, directory):
     """Whether one full disk would stop both is known before either is made."""
     assert shares_disk(directory, str(tmp_path / "inbox.db"))

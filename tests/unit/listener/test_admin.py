@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from upcall.errors import StoreError
 from upcall.inbox import Arrival, Outcome, Subscription, Trust, open_inbox
-from upcall.listener.admin import FIGURES_SECONDS, Admin
+from upcall.listener.admin import FIGURES_SECONDS, Admin, _on_disk
 from upcall.listener.metrics import subscriber_label
 from upcall.listener.stats import ListenerState, ListenerStats
 from upcall.version import __version__
@@ -220,6 +220,19 @@ async def test_how_far_each_subscriber_is(place, inbox):
     assert samples["upcall_subscriber_unread", "late"] == 3
     assert samples["upcall_subscriber_oldest_seconds", "late"] == 100
     assert samples["upcall_oldest_undone_seconds",] == 100
+
+
+def test_a_store_behind_a_link(tmp_path):
+    """A link to a store shows the figures of the store, its log included."""
+    target = tmp_path / "big disk" / "inbox.db"
+    target.parent.mkdir()
+    with open_inbox(str(target), create=True) as inbox:
+        inbox.append([Arrival(body=b"x" * 10_000, received_at=1)])
+        link = tmp_path / "inbox.db"
+        link.symlink_to(target)
+        size, room = _on_disk(f"sqlite:///{link}")
+        assert size == target.stat().st_size + target.with_name("inbox.db-wal").stat().st_size
+        assert room == pytest.approx(os.statvfs(target).f_bavail * os.statvfs(target).f_frsize, rel=0.5)
 
 
 async def test_what_lies_on_the_disk(place, inbox):

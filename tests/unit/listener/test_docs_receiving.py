@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from upcall.inbox.values import REDELIVERY_WINDOW_MICROS
-from upcall.listener import asgi, intake, protocol, reception, server, service, sources, upkeep
+from upcall.listener import answers, intake, protocol, reception, server, service, sources, upkeep
 from upcall.listener.answers import Answer
 from upcall.listener.connections import Limits
 
@@ -34,11 +34,6 @@ def test_every_answer_stands_in_the_table():
     documented = {(int(status), body.lstrip("`").partition("`")[0]) for status, body, *_ in rows("Answers")}
     existing = {*answers_of(protocol), *answers_of(service), (100, "")}
     assert documented == existing
-
-
-def test_the_mounted_application_answers_alike():
-    """The ASGI application has no answers of its own: it gives those of the listener's own server."""
-    assert set(answers_of(asgi)) <= {*answers_of(protocol), *answers_of(service)}
 
 
 def figure(text):
@@ -79,4 +74,4 @@ def test_figures_in_sentences(sentence):
     """Figures that stand in sentences are those of the code."""
     assert sentence in TEXT
     assert intake.RECOVERY_SECONDS == 0.25, "'four times a second'"
-    assert protocol._DISCARD_FACTOR == 8, "'up to eight times'"
+    assert answers.DISCARD_FACTOR == 8, "'up to eight times'"

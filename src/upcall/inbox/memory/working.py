@@ -244,7 +244,8 @@ def replay(tables: Tables, selection: Selection, now: int, *, reason: str, limit
     note_time(tables, now)
     found = _replayable(tables, selection)
     chosen = found[:limit]
-    if selection.state is not None:  # that callback's state is another as soon as one of its pieces is pending
+    if chosen and selection.state is not None:
+        # With all of the last callback's: its state is another as soon as one of its pieces is pending.
         chosen += [work for work in found[limit:] if work.callback_id == chosen[-1].callback_id]
     for work in chosen:
         before = ReplayRecord(now, reason, work.state, work.attempts, work.error)
@@ -265,11 +266,12 @@ def replayable(tables: Tables, selection: Selection) -> int:
 
 
 def _replayable(tables: Tables, selection: Selection) -> list[Work]:
-    return [
+    found = [
         work
         for work in selected_work(tables, selection, ENDED)
         if work.subscriber in tables.subscribers and tables.callbacks[work.callback_id].body is not None
     ]
+    return sorted(found, key=lambda work: (work.callback_id, work.id))
 
 
 def drop_dead(tables: Tables, selection: Selection, now: int, *, limit: int) -> int:

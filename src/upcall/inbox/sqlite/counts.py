@@ -5,25 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from upcall.inbox.sqlite.connection import snapshot
-from upcall.inbox.sqlite.states import OPEN
+from upcall.inbox.sqlite.states import ALL_CAME, ALL_RELEASED, OPEN
 from upcall.inbox.values import Ledger, SubscriberRecord
 
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["ALL_CAME", "ALL_RELEASED", "UNREAD", "Counts"]
+__all__ = ["UNREAD", "Counts"]
 
 EXACT_ROWS: Final = 10_000
 """A backlog up to here is counted row by row, a longer one by its numbers: they have no gaps."""
 
-# Where the subscriber stands that is least far; where there is none, where a new one would begin.
-ALL_CAME: Final = """(
-    SELECT coalesce(min(cursor), (SELECT position FROM cursors WHERE name = 'forgotten'), 0) FROM subscribers
-)"""
-ALL_RELEASED: Final = """(
-    SELECT coalesce(min(released), (SELECT position FROM cursors WHERE name = 'forgotten_released'), 0) FROM subscribers
-)"""
-# What came, or was released, after that.
+# What came, or was released, after where the subscriber stands that is least far.
 UNREAD: Final = f"""
     SELECT id FROM callbacks WHERE id > {ALL_CAME} AND trust <> 'quarantined' AND released_at IS NULL
     UNION ALL

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
     from upcall.inbox.values import Arrival
 
-__all__ = ["Digests", "file_digests"]
+__all__ = ["HEAD_BYTES", "Digests", "file_digests"]
 
 BINS: Final = 128
 """More cost memory, and time when a process begins; fewer cost a commit more pages."""
 FILE_FROM: Final = 256
 """How many new digests are worth filing a bin, which then holds about as many."""
 
-_HEAD: Final = 8
+HEAD_BYTES: Final = 8
 """How many bytes of a digest the table holds. Two that begin alike are told apart by the callbacks themselves."""
 
 _COPY: Final = f"""
@@ -36,7 +36,7 @@ _COPY: Final = f"""
 """
 _FILED: Final = f"""
     FROM main.digests d CROSS JOIN main.callbacks c ON c.id = d.callback_id
-    WHERE d.bucket = {{row}}bucket {{step}} AND d.head = substr({{row}}digest, 1, {_HEAD}) AND {_COPY}
+    WHERE d.bucket = {{row}}bucket {{step}} AND d.head = substr({{row}}digest, 1, {HEAD_BYTES}) AND {_COPY}
 """
 _STEPS: Final = ("", "- 1", "+ 1")
 # The window is decided while nobody else can write. A callback in quarantine and one that is not are never copies of
@@ -57,7 +57,7 @@ _POSITIONS: Final = """
 """
 _FILE: Final = f"""
     INSERT OR IGNORE INTO digests (bucket, head, callback_id)
-    SELECT bucket, substr(digest, 1, {_HEAD}), id FROM callbacks WHERE {{which}} ORDER BY 1, 2
+    SELECT bucket, substr(digest, 1, {HEAD_BYTES}), id FROM callbacks WHERE {{which}} ORDER BY 1, 2
 """
 _FILE_THESE: Final = _FILE.format(which="id IN (SELECT value FROM json_each(?))")
 _FILE_RANGE: Final = _FILE.format(which="id > ? AND id <= ?")
@@ -77,11 +77,15 @@ class Digests:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._bins: list[dict[bytes, list[int]]] = []
-        self._filed_upto: deque[int] = deque(maxlen=BINS)
+        self._bins: list[dict[bytes, list[int]]]
+        self._filed_upto: deque[int]
         """Up to which callback each bin was filed, in their turn: the first stands for all."""
-        self._filing: list[int] = []
-        self._newest: int = -1
+        self._filing: list[int]
+        self._turn: int
+        self._newest: int
+        self._unfiled: int
+        self._overdue: int
+        """How many bins are to be filed before their time."""
         self._forget()
         connection.execute(_LEAVE_OUT_COPIES)
         self.catch_up()
@@ -99,15 +103,18 @@ class Digests:
                 self.note(*row)
             self._newest = max(self._newest, newest)
         if begins:
-            self._unfiled = 0  # they are filed with those to come, not all in the first commit
+            # They are filed with those to come, not all in the first commit. Where they are too many, because each
+            # process before this one ended within its round, every commit files some.
+            self._overdue = BINS if self._unfiled > BINS * FILE_FROM else 0
+            self._unfiled = 0
 
     def may_know(self, digest: bytes) -> bool:
         """Tell whether a copy may be among those that are held in memory; the others the insert leaves out itself."""
-        return digest in self._bins[digest[0] * BINS >> 8]
+        return digest in self._bin(digest)
 
     def note(self, digest: bytes, callback_id: int) -> None:
         """Hold a callback that was inserted."""
-        self._bins[digest[0] * BINS >> 8].setdefault(digest, []).append(callback_id)
+        self._bin(digest).setdefault(digest, []).append(callback_id)
         self._newest = callback_id
         self._unfiled += 1
 
@@ -116,7 +123,7 @@ class Digests:
         row = self._connection.execute(
             _FIND,
             {
-                "recent": json.dumps(self._bins[digest[0] * BINS >> 8].get(digest, ())),
+                "recent": json.dumps(self._bin(digest).get(digest, ())),
                 "bucket": arrival.received_at // REDELIVERY_WINDOW_MICROS,
                 "digest": digest,
                 "trust": arrival.trust.value,
@@ -127,7 +134,7 @@ class Digests:
 
     def file(self) -> None:
         """File the bins whose turn it is, as many as new digests are worth; called before a commit."""
-        turns = min(self._unfiled // FILE_FROM, BINS)
+        turns = min(max(self._unfiled // FILE_FROM, int(self._overdue > 0)), BINS)
         if turns:
             self._filing = [(self._turn + ahead) % BINS for ahead in range(turns)]
             ids = [number for bin_ in self._filing for numbers in self._bins[bin_].values() for number in numbers]
@@ -137,23 +144,30 @@ class Digests:
 
     def committed(self) -> None:
         """Hold no longer what was filed."""
+        if not self._filing:
+            return
         for bin_ in self._filing:
             self._bins[bin_].clear()
-            self._turn = (bin_ + 1) % BINS
-            self._unfiled = 0
+        self._turn = (self._turn + len(self._filing)) % BINS
+        self._overdue = max(self._overdue - len(self._filing), 0)
+        self._unfiled = 0
         self._filing = []
 
     def rolled_back(self) -> None:
         """Forget what may not be stored; the next transaction reads it again."""
         self._forget()
 
+    def _bin(self, digest: bytes) -> dict[bytes, list[int]]:
+        return self._bins[digest[0] * BINS >> 8]
+
     def _forget(self) -> None:
         self._bins = [{} for _ in range(BINS)]
-        self._filed_upto.clear()
+        self._filed_upto = deque(maxlen=BINS)
         self._filing = []
         self._turn = 0
         self._newest = -1
         self._unfiled = 0
+        self._overdue = 0
 
 
 def file_digests(connection: sqlite3.Connection, after: int, upto: int) -> None:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from upcall.inbox.sqlite.connection import transaction
-from upcall.inbox.sqlite.counts import ALL_CAME, ALL_RELEASED, UNREAD
+from upcall.inbox.sqlite.counts import UNREAD
+from upcall.inbox.sqlite.digests import HEAD_BYTES
 from upcall.inbox.sqlite.selection import in_numbers
+from upcall.inbox.sqlite.states import ALL_CAME, ALL_RELEASED, OPEN
 from upcall.inbox.values import REDELIVERY_WINDOW_MICROS, Pruned, Retention
 
 if TYPE_CHECKING:
@@ -19,12 +21,11 @@ __all__ = ["Pruning"]
 _MICROS: Final = 1_000_000
 _START: Final = (-(1 << 63), 0)
 _DEVICES_FOR_A_CALLBACK: Final = 20
-_OPEN: Final = "state IN ('pending', 'leased')"
 
 # Nobody needs the callback's body any more: each subscriber has looked, no work is left or given up, and the read
 # model has taken it in. What was dropped from the quarantine, nobody needed before.
 _OVER: Final = f"""
-    NOT EXISTS (SELECT 1 FROM work w WHERE w.callback_id = c.id AND (w.{_OPEN} OR w.state = 'dead'))
+    NOT EXISTS (SELECT 1 FROM work w WHERE w.callback_id = c.id AND (w.{OPEN} OR w.state = 'dead'))
     AND CASE
         WHEN c.trust = 'quarantined' THEN c.dropped_at IS NOT NULL
         WHEN c.released_at IS NULL THEN c.id <= {ALL_CAME}
@@ -43,7 +44,7 @@ _STILL_OVER: Final = f"SELECT c.id FROM callbacks c WHERE {{which}} AND {_OVER}"
 _KEPT: Final = f"""
     SELECT count(*) FROM callbacks c WHERE c.received_at < ? AND c.id IN (
         SELECT id FROM callbacks WHERE trust = 'quarantined' AND dropped_at IS NULL
-        UNION SELECT callback_id FROM work WHERE {_OPEN}
+        UNION SELECT callback_id FROM work WHERE {OPEN}
         UNION SELECT callback_id FROM work WHERE state = 'dead'
         UNION SELECT id FROM ({UNREAD})
         UNION SELECT id FROM callbacks
@@ -52,11 +53,9 @@ _KEPT: Final = f"""
             WHERE seq > coalesce((SELECT position FROM cursors WHERE name = 'released'), 0)
     )
 """
-
-
-_FORGET_DIGEST: Final = """
+_FORGET_DIGEST: Final = f"""
     DELETE FROM digests
-    WHERE (bucket, head, callback_id) = (SELECT bucket, substr(digest, 1, 8), id FROM callbacks WHERE id = ?)
+    WHERE (bucket, head, callback_id) = (SELECT bucket, substr(digest, 1, {HEAD_BYTES}), id FROM callbacks WHERE id = ?)
 """
 
 

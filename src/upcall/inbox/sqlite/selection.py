@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from upcall.inbox.sqlite.states import HAS_DEAD, LEAST_CAME, LEAST_RELEASED, OPEN, WHERE
+from upcall.inbox.sqlite.states import HAS_DEAD, KNOWN_CAME, KNOWN_RELEASED, OPEN, WHERE
 from upcall.inbox.values import EVERYTHING, REDELIVERY_WINDOW_MICROS, State
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _SETS: Final = {
     " UNION ALL SELECT callback_id FROM work INDEXED BY work_dropped WHERE state = 'dropped'",
     State.DEAD: "SELECT callback_id AS id FROM work INDEXED BY work_given_up WHERE state = 'dead'",
     State.PENDING: f"SELECT callback_id AS id FROM work INDEXED BY work_open WHERE {OPEN}"
-    f" UNION ALL SELECT callback_id FROM releases WHERE seq > {LEAST_RELEASED}",
+    f" UNION ALL SELECT callback_id FROM releases WHERE seq > {KNOWN_RELEASED}",
 }
 _SAID: Final = ("campaign_id", "account", "kind")
 """What callbacks say, the column of the likely rarest value first."""
@@ -134,10 +134,11 @@ class Finder:
             return [_of_set("SELECT id FROM callbacks", selection, first, last)]
         if state is None:
             return [self._of_range(selection, first, last)]
-        (read,) = self._connection.execute(f"SELECT {LEAST_CAME}").fetchone()
+        (read,) = self._connection.execute(f"SELECT {KNOWN_CAME}").fetchone()
         if state is State.PENDING:
-            unread = self._of_range(selection, max(first, read + 1), last)
-            return [_of_set(_SETS[state], selection, first, last), unread]
+            waiting = [_of_set(_SETS[state], selection, first, last)]
+            unread = [self._of_range(selection, max(first, read + 1), last)] if read < last else []
+            return waiting + unread
         # Beyond where every subscriber has looked nothing is over but what was released.
         over = self._of_range(selection, first, min(last, read))
         return [over, _of_set("SELECT callback_id AS id FROM releases", selection, first, last)]

@@ -6,15 +6,22 @@ from typing import Final
 
 from upcall.inbox.values import State
 
-__all__ = ["HAS_DEAD", "LEAST_CAME", "LEAST_RELEASED", "OPEN", "STATE", "WHERE"]
+__all__ = ["ALL_CAME", "ALL_RELEASED", "HAS_DEAD", "KNOWN_CAME", "KNOWN_RELEASED", "OPEN", "STATE", "WHERE"]
 
 OPEN: Final = "state IN ('pending', 'leased')"
 
+# Up to which callback, and which release, every subscriber has looked that is known. Where none is, nobody is waited
+# for: that is how a callback's state is told.
 _END: Final = (1 << 63) - 1
-LEAST_CAME: Final = f"coalesce((SELECT min(cursor) FROM subscribers), {_END})"
-"""Up to which callback every subscriber has looked; where there is none, nobody is waited for."""
-LEAST_RELEASED: Final = f"coalesce((SELECT min(released) FROM subscribers), {_END})"
-"""Up to which release every subscriber has looked."""
+KNOWN_CAME: Final = f"coalesce((SELECT min(cursor) FROM subscribers), {_END})"
+KNOWN_RELEASED: Final = f"coalesce((SELECT min(released) FROM subscribers), {_END})"
+# The same, but where none is known, where the first one would begin: what nobody has looked at is kept for it.
+ALL_CAME: Final = """(
+    SELECT coalesce(min(cursor), (SELECT position FROM cursors WHERE name = 'forgotten'), 0) FROM subscribers
+)"""
+ALL_RELEASED: Final = """(
+    SELECT coalesce(min(released), (SELECT position FROM cursors WHERE name = 'forgotten_released'), 0) FROM subscribers
+)"""
 
 HAS_DEAD: Final = "EXISTS (SELECT 1 FROM work w WHERE w.callback_id = {id} AND w.state = 'dead')"
 _HAS_WORK: Final = "EXISTS (SELECT 1 FROM work w WHERE w.callback_id = {id})"
@@ -28,10 +35,10 @@ _HELD: Final = (
 _GONE: Final = "EXISTS (SELECT 1 FROM callbacks q WHERE q.id = {id} AND q.dropped_at IS NOT NULL)"
 # The number first: of a callback that everybody has looked at no row is read.
 _UNREAD: Final = f"""(
-    {{id}} > {LEAST_CAME} AND EXISTS (
+    {{id}} > {KNOWN_CAME} AND EXISTS (
         SELECT 1 FROM callbacks u WHERE u.id = {{id}} AND u.trust <> 'quarantined' AND u.released_at IS NULL
     )
-    OR EXISTS (SELECT 1 FROM releases r WHERE r.callback_id = {{id}} AND r.seq > {LEAST_RELEASED})
+    OR EXISTS (SELECT 1 FROM releases r WHERE r.callback_id = {{id}} AND r.seq > {KNOWN_RELEASED})
 )"""
 _WAITS: Final = f"({_HAS_OPEN} OR {_UNREAD})"
 
