@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filling import fill, project
+from filling import fill, read_up
 from receive import TOKEN, machine
 
 if TYPE_CHECKING:
@@ -60,20 +61,22 @@ def running(words: list[str], place: Path, *, until: str | None = None) -> Itera
             process.wait(timeout=60)
 
 
-def again_and_again(words: list[str], place: Path, stop: threading.Event) -> None:
-    """Run a command over and over until told to stop."""
+def again_and_again(words: list[str], place: Path, stop: threading.Event, codes: list[int | None]) -> None:
+    """Run a command over and over until told to stop; note how each run ended, None where it was cut off."""
     while not stop.is_set():
         (place / "copy.db").unlink(missing_ok=True)
         with running(words, place) as process:
             while process.poll() is None and not stop.wait(0.05):
                 pass
+            codes.append(process.returncode)
 
 
 @contextlib.contextmanager
 def disturbed(words: list[str] | None, place: Path) -> Iterator[None]:
     """Keep a command busy beside what follows, None for nothing."""
     stop = threading.Event()
-    thread = threading.Thread(target=again_and_again, args=(words, place, stop)) if words else None
+    codes: list[int | None] = []
+    thread = threading.Thread(target=again_and_again, args=(words, place, stop, codes)) if words else None
     if thread:
         thread.start()
     try:
@@ -82,6 +85,8 @@ def disturbed(words: list[str] | None, place: Path) -> Iterator[None]:
         stop.set()
         if thread:
             thread.join()
+    if any(codes):
+        raise SystemExit(f"{words} ended with {codes}: {(place / 'log.txt').read_text()[-2000:]}")
 
 
 def send(url: str, name: str, seconds: float) -> dict[str, float]:
@@ -98,10 +103,23 @@ def disturbances(store: str) -> dict[str, list[str] | None]:
     return {
         "nothing": None,
         "a backup": [*UPCALL, "store", "backup", "copy.db", *of],
-        "retention": [*UPCALL, "store", "prune", "--body-days", "30", *of],
+        "retention": [*UPCALL, "store", "prune", "--body-days", "30", "--record-days", "365", *of],
         "a handler that burns a core": [*UPCALL, "work", "burner:app", "--concurrency", "4", *of],
         "an export of everything": [*UPCALL, "events", "export", "--output", "copy.db", *of],
     }
+
+
+TRACES = {
+    "retention": "SELECT count(*) FROM callbacks WHERE body IS NULL",
+    "a handler that burns a core": "SELECT count(*) FROM work WHERE subscriber LIKE '%burn' AND state = 'done'",
+}
+"""What shows that a disturbance had something to do."""
+
+
+def count(store: Path, query: str) -> int:
+    """Return what a query of a store counts."""
+    with contextlib.closing(sqlite3.connect(store)) as connection:
+        return int(connection.execute(query).fetchone()[0])
 
 
 def main() -> None:
@@ -112,20 +130,24 @@ def main() -> None:
     parser.add_argument("--dir", default="/var/tmp", help="where the store lies: a real disk, not memory [/var/tmp]")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
+    if options.seconds <= 0 or options.rows < 1:
+        parser.error("--seconds and --rows must be positive")
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(dir=options.dir, prefix="upcall-benchmark-") as text:
         place = Path(text)
         (place / "burner.py").write_text(BURNER)
         store = place / "inbox.db"
         fill(store, options.rows, days_old=100)
-        project(store)
         listen = [*UPCALL, "listen", "--port", "0", "--store", str(store), "--token", TOKEN]
         with running(listen, place, until="ready ") as listener:
             for name, words in disturbances(str(store)).items():
+                read_up(store)  # what came before: commands do so first, and here nobody else finds the time
                 with disturbed(words, place):
                     result = send(listener.url, name.replace(" ", "-"), options.seconds)  # type: ignore[attr-defined]
                 if result["refused"] or result["lost_connections"]:
                     raise SystemExit(f"with {name}: {result}")
+                if (query := TRACES.get(name)) and not count(store, query):
+                    raise SystemExit(f"{name} left no trace: too few --rows, or --seconds?")
                 rows.append({"beside": name, **result})
                 print(f"beside {name}: {result['requests_per_second']:,.0f}/s", file=sys.stderr, flush=True)
     if options.json:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from load import body_template
 
-from upcall.inbox import Arrival, open_inbox
+from upcall.inbox import Arrival, Subscription, open_inbox
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,11 +47,13 @@ def fill(store: Path, rows: int, *, days_old: float = 0.0) -> None:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def project(store: Path) -> None:
-    """Bring a store's read model up to its newest callback."""
+def read_up(store: Path) -> None:
+    """Bring a store's read model up to its newest callback, and a handler that wanted none of them."""
+    wants_none = Subscription("earlier", lambda event: [])  # noqa: ARG005 - whatever the event says
     taken = 0
     with open_inbox(f"sqlite:///{store}") as inbox:
-        while step := inbox.project(limit=5000):
-            taken += step
+        inbox.subscribe([wants_none.name], time.time_ns() // 1000)
+        while (read := inbox.project(limit=5000)) + inbox.enroll([wants_none], time.time_ns() // 1000)[0]:
+            taken += read
             print(f"\rreading {taken:,}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)

@@ -60,6 +60,21 @@ class TestReadModel:
         inbox.append(make.arrivals(5))
         assert [inbox.project(limit=2) for _ in range(4)] == [2, 2, 1, 0]
 
+    def test_projecting_ends_where_it_is_told(self, inbox, make):
+        """Who names the newest callback comes to an end there, whatever comes after it."""
+        inbox.append(make.arrivals(5))
+        assert [inbox.project(limit=2, upto=3) for _ in range(3)] == [2, 1, 0]
+        assert [record.kind is not None for record in inbox.callbacks()] == [True] * 3 + [False] * 2
+        assert [inbox.project(upto=2), inbox.project(upto=0), inbox.project(upto=9)] == [0, 0, 2]
+
+    def test_what_is_released_behind_the_end_waits_for_it(self, inbox, make):
+        """A release is folded in once its callback is, and not before."""
+        inbox.append([*make.arrivals(1), make.arrival(b'{"n":1}', trust=Trust.QUARANTINED)])
+        inbox.release_quarantined(EVERYTHING, make.now)
+        assert [inbox.project(upto=1), inbox.project(upto=1)] == [1, 0]
+        assert inbox.project() > 0
+        assert inbox.project() == 0
+
     def test_a_campaign_as_its_callbacks_tell_it(self, inbox, make):
         """A campaign shows its newest status, its span, and each device's own status in the provider's words."""
         inbox.append(

@@ -6,6 +6,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
+from upcall.cli.listing import newest_id
 from upcall.cli.output import log
 from upcall.errors import StoreError
 from upcall.inbox import open_inbox
@@ -44,7 +45,7 @@ def reading(store: str | None) -> Iterator[Inbox]:
 
 
 def catch_up(inbox: Inbox) -> None:
-    """Fold every callback that is not yet in the read model; say so on a terminal where it takes long."""
+    """Fold every callback that is there and not yet in the read model; say so on a terminal where it takes long."""
     taken = 0
     for step in _steps(inbox):
         taken += step
@@ -54,7 +55,8 @@ def catch_up(inbox: Inbox) -> None:
 
 
 def _steps(inbox: Inbox) -> Iterator[int]:
-    while step := inbox.project():
+    newest = newest_id(inbox)  # whatever comes meanwhile, perhaps faster than this reads
+    while step := inbox.project(upto=newest):
         yield step
         time.sleep(PAUSE_SECONDS)
 

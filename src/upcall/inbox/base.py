@@ -239,8 +239,14 @@ class Inbox(Protocol):
 
     # looking
 
-    def project(self, *, limit: int = 1000) -> int:
-        """Bring the read model forward by up to so many callbacks; return how many it took."""
+    def project(self, *, limit: int = 1000, upto: int | None = None) -> int:
+        """Bring the read model forward by up to so many callbacks; return how many it took.
+
+        Args:
+            limit: How many.
+            upto: The last callback to take, None for whatever is there. Who looks names the newest that there is, and
+                so comes to an end where callbacks keep coming.
+        """
         ...
 
     def callbacks(

@@ -259,10 +259,10 @@ class MemoryInbox:
 
     # looking
 
-    def project(self, *, limit: int = 1000) -> int:
+    def project(self, *, limit: int = 1000, upto: int | None = None) -> int:
         """Bring the read model forward by up to so many callbacks; return how many it took."""
         with self._store.write() as tables:
-            return project(tables, limit)
+            return project(tables, limit, upto)
 
     def callbacks(
         self, selection: Selection = EVERYTHING, *, limit: int = 0, oldest: bool = False, bodies: bool = True

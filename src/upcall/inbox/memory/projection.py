@@ -10,9 +10,10 @@ from upcall.thingspace import CallbackEvent, parse_callback
 __all__ = ["project"]
 
 
-def project(tables: Tables, limit: int) -> int:
+def project(tables: Tables, limit: int, upto: int | None) -> int:
     """Bring the read model forward by up to so many callbacks; return how many it took."""
-    taken = tables.after(tables.projected)[:limit]
+    behind = tables.after(tables.projected)
+    taken = [callback for callback in behind if upto is None or callback.id <= upto][:limit]
     for callback in taken:
         event = _event(callback)
         if callback.id not in tables.events:

@@ -218,10 +218,10 @@ class SqliteInbox:
 
     # looking
 
-    def project(self, *, limit: int = 1000) -> int:
+    def project(self, *, limit: int = 1000, upto: int | None = None) -> int:
         """Bring the read model forward by up to so many callbacks; return how many it took."""
         with store_errors(self.path):
-            return self._projection.advance(limit)
+            return self._projection.advance(limit, upto)
 
     def callbacks(
         self, selection: Selection = EVERYTHING, *, limit: int = 0, oldest: bool = False, bodies: bool = True

@@ -18,7 +18,7 @@ __all__ = ["Projection"]
 
 _CAME: Final = """
     SELECT id, 0, received_at, trust <> 'quarantined' AND released_at IS NULL, digest, account, body
-    FROM callbacks WHERE id > ? ORDER BY id LIMIT ?
+    FROM callbacks WHERE id > ? AND id <= ? ORDER BY id LIMIT ?
 """
 _RELEASED: Final = """
     SELECT c.id, r.seq, c.received_at, 1, c.digest, c.account, c.body
@@ -30,6 +30,7 @@ _EVENT: Final = """
         (callback_id, received_at, account, kind, campaign_id, key, duplicate, duplicate_of, body_gone)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+_LAST: Final = (1 << 63) - 1
 _POSITION: Final = """
     INSERT INTO cursors (name, position) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET position = ?2
 """
@@ -57,7 +58,7 @@ class Projection:
         (newest,) = self._connection.execute("SELECT coalesce(max(id), 0) FROM callbacks").fetchone()
         return position, newest
 
-    def advance(self, limit: int) -> int:
+    def advance(self, limit: int, upto: int | None = None) -> int:
         """Fold in up to so many callbacks that are not in the read model yet; return how many it took.
 
         Fewer where their bodies are large. Where another process was quicker its work stands, and this one's is
@@ -65,7 +66,7 @@ class Projection:
         """
         with snapshot(self._connection):
             positions = self._positions()
-            rows = self._unread(positions, limit)
+            rows = self._unread(positions, limit, _LAST if upto is None else upto)
         if not rows:
             return 0
         # Parsed before the write transaction begins: a listener beside us waits for writes only.
@@ -86,9 +87,9 @@ class Projection:
         )
         return found.get("projection", 0), found.get("released", 0)
 
-    def _unread(self, positions: tuple[int, int], limit: int) -> list[Row]:
+    def _unread(self, positions: tuple[int, int], limit: int, upto: int) -> list[Row]:
         came, released = positions
-        rows: list[Row] = read_batch(self._connection.execute(_CAME, (came, limit)))
+        rows: list[Row] = read_batch(self._connection.execute(_CAME, (came, upto, limit)))
         if len(rows) < limit:
             end = rows[-1][0] if rows else came
             since = read_batch(self._connection.execute(_RELEASED, (released, limit - len(rows))))
