@@ -110,10 +110,10 @@ def disturbances(store: str) -> dict[str, list[str] | None]:
 
 
 TRACES = {
-    "retention": "SELECT count(*) FROM callbacks WHERE body IS NULL",
+    "retention": "SELECT max(body IS NULL) AND count(*) > sum(body IS NULL) FROM callbacks WHERE id <= {rows}",
     "a handler that burns a core": "SELECT count(*) FROM work WHERE subscriber LIKE '%burn' AND state = 'done'",
 }
-"""What shows that a disturbance had something to do."""
+"""What shows that a disturbance had something to do, to the end."""
 
 
 def count(store: Path, query: str) -> int:
@@ -146,7 +146,7 @@ def main() -> None:
                     result = send(listener.url, name.replace(" ", "-"), options.seconds)  # type: ignore[attr-defined]
                 if result["refused"] or result["lost_connections"]:
                     raise SystemExit(f"with {name}: {result}")
-                if (query := TRACES.get(name)) and not count(store, query):
+                if (query := TRACES.get(name)) and not count(store, query.format(rows=options.rows)):
                     raise SystemExit(f"{name} left no trace: too few --rows, or --seconds?")
                 rows.append({"beside": name, **result})
                 print(f"beside {name}: {result['requests_per_second']:,.0f}/s", file=sys.stderr, flush=True)

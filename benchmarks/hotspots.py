@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -45,9 +46,12 @@ _FRAME = re.compile(r"(?P<function>.+) \((?P<file>.+?)(:\d+)?\)$")
 @contextlib.contextmanager
 def running(words: list[str]) -> Iterator[subprocess.Popen[str]]:
     """Run a process, and end it."""
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("UPCALL_")}
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
     try:
         yield process
+        if process.poll():
+            raise SystemExit(f"{words} ended with {process.returncode}")
     finally:
         process.terminate()
         process.wait(timeout=60)
@@ -65,6 +69,8 @@ def look(pid: int, seconds: float, place: Path) -> Counter[tuple[str, ...]]:
     for line in raw.read_text().splitlines():
         frames, _, count = line.rpartition(" ")
         stacks[tuple(frames.split(";"))] += int(count)
+    if stacks.total() < seconds * LOOKS_A_SECOND / 10:
+        raise SystemExit(f"in {seconds} s it was met at work {stacks.total()} times: it had nothing to do")
     return stacks
 
 

@@ -278,7 +278,10 @@ class Soak:
         for path in self.file.parent.glob(f"{self.file.name}*"):
             with path.open("rb") as file:
                 for line in file:
-                    raw = msgspec.json.decode(line)["raw"]
+                    try:
+                        raw = msgspec.json.decode(line)["raw"]
+                    except msgspec.DecodeError:
+                        continue  # a SIGKILL tore it, and it was written again
                     serial = serial_of(raw.encode())
                     if serial is not None:
                         count(counts, serial)

@@ -28,10 +28,12 @@ _LOOSE_MEMBER = re.compile(r'("password")(\s*:\s*)', re.IGNORECASE)
 _SCALAR = re.compile(rf"{_STRING}|[^\s,\]}}\"]+", re.DOTALL)
 _NOTHING = {'""', "null", "[]", "{}", ""}
 # Quoted in other text a body is written anew, in Python's or JSON's way, its quotes with one more backslash each time;
-# a pair of key and value is quoted with a comma.
+# a pair of key and value is quoted with a comma, unless another key follows.
 # A string without an end takes the rest of the text with it, a list or an object the rest of its line.
+_KEY_ENDS = r"""\\*["']?\s*[:=]"""
 _TOLD = re.compile(
-    r"""(password(?:\\*["']?\s*[:=]|\\*["']\s*,)\s*)([bu]?(\\*["']).*?(?:(?<!\\)\3|\Z)|[\[{(][^\n]*|[^\s,;&\]})]+)""",
+    rf"""(password(?:{_KEY_ENDS}|\\*["']\s*,(?!\s*[bu]?(?:\\*["'])?password(?:{_KEY_ENDS}|\\*["']\s*,)))\s*)"""
+    r"""([bu]?(\\*["']).*?(?:(?<!\\)\3|\Z)|[\[{(][^\n]*|[^\s,;&\]})]+)""",
     re.DOTALL | re.IGNORECASE,
 )
 _decoder = json.JSONDecoder(strict=False)

@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from upcall.inbox import EVERYTHING, Trust
+from upcall.inbox import EVERYTHING, Selection, Trust
 from upcall.testing import callback
 
 per_example_store = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -68,12 +68,16 @@ class TestReadModel:
         assert [inbox.project(upto=2), inbox.project(upto=0), inbox.project(upto=9)] == [0, 0, 2]
 
     def test_what_is_released_behind_the_end_waits_for_it(self, inbox, make):
-        """A release is folded in once its callback is, and not before."""
-        inbox.append([*make.arrivals(1), make.arrival(b'{"n":1}', trust=Trust.QUARANTINED)])
-        inbox.release_quarantined(EVERYTHING, make.now)
-        assert [inbox.project(upto=1), inbox.project(upto=1)] == [1, 0]
+        """A release is folded in once its callback is, and not before; nor is one that was released after it."""
+        reports = [make.arrival(callback(campaign_id=name), trust=Trust.QUARANTINED) for name in ("c1", "c2")]
+        inbox.append([*make.arrivals(1), *reports])
+        for number in (3, 2):
+            inbox.release_quarantined(Selection(ids=(number,)), make.now)
+        inbox.project(upto=2)
+        assert (inbox.project(upto=2), inbox.campaigns()) == (0, [])
         assert inbox.project() > 0
         assert inbox.project() == 0
+        assert {campaign.campaign_id for campaign in inbox.campaigns()} == {"c1", "c2"}
 
     def test_a_campaign_as_its_callbacks_tell_it(self, inbox, make):
         """A campaign shows its newest status, its span, and each device's own status in the provider's words."""

@@ -177,6 +177,8 @@ def test_told_password_is_blanked(before, after, how, key):
         ('b\'{"password":"hunt', 'b\'{"password":"***"'),
         ("{'password': ['hunter2']}\nValueError", "{'password': \"***\"\nValueError"),
         ("headers: [('password', 'hunter2'), ('a', 1)]", "headers: [('password', \"***\"), ('a', 1)]"),
+        ('no \'password\', "password": "hunter2"', 'no \'password\', "password": "***"'),
+        ("'password', password='hunter two'", "'password', password=\"***\""),
         ("KeyError: 'password'", "KeyError: 'password'"),
         ('File "h.py", line 3\n  raise ValueError(body["password"])\nValueError', None),
     ],

@@ -93,14 +93,14 @@ def test_where_state_lies():
 
 
 def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
-    """Where neither the environment nor the machine knows a home, the error says which setting helps."""
+    """Where neither the environment nor the machine knows a home, the error says which place, and what helps."""
 
     def homeless(path):
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "expanduser", homeless)
     for environ in ({}, {"UPCALL_STATE_DIR": "~/state"}):
-        with pytest.raises(SettingsError, match=r"no home directory.*Set UPCALL_STATE_DIR"):
+        with pytest.raises(SettingsError, match=r"no such home directory.*set HOME or UPCALL_STATE_DIR"):
             state_dir(environ)
     assert state_dir({"XDG_STATE_HOME": "/x"}) == Path("/x/upcall")
 

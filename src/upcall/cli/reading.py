@@ -26,7 +26,7 @@ PAUSE_SECONDS = 0.005
 
 @contextlib.contextmanager
 def reading(store: str | None) -> Iterator[Inbox]:
-    """Open the store and bring its read model up to the newest row.
+    """Open the store and bring its read model up to the newest row, or near it where many keep coming.
 
     Where that cannot be written, on a full disk or while another process writes for long, what is there is read.
 
@@ -45,7 +45,10 @@ def reading(store: str | None) -> Iterator[Inbox]:
 
 
 def catch_up(inbox: Inbox) -> None:
-    """Fold every callback that is there and not yet in the read model; say so on a terminal where it takes long."""
+    """Fold every callback that is not yet in the read model; say so on a terminal where it takes long.
+
+    It ends where callbacks come faster than it reads, too: with all that was there when it began.
+    """
     taken = 0
     for step in _steps(inbox):
         taken += step
@@ -55,10 +58,17 @@ def catch_up(inbox: Inbox) -> None:
 
 
 def _steps(inbox: Inbox) -> Iterator[int]:
-    newest = newest_id(inbox)  # whatever comes meanwhile, perhaps faster than this reads
-    while step := inbox.project(upto=newest):
-        yield step
-        time.sleep(PAUSE_SECONDS)
+    before = None
+    while True:
+        newest, taken = newest_id(inbox), 0
+        while step := inbox.project(upto=newest):
+            taken += step
+            yield step
+            time.sleep(PAUSE_SECONDS)
+        # What came meanwhile too, unless it comes as fast as it is read.
+        if not taken or (before is not None and taken >= before):
+            return
+        before = taken
 
 
 def _catch_up_visibly(inbox: Inbox) -> None:

@@ -23,7 +23,7 @@ from upcall.client.tokenstore import TokenStore
 from upcall.client.trip import CallOptions, Limits
 from upcall.client.wire import open_async_wire, open_wire
 from upcall.errors import SettingsError
-from upcall.settings import Credentials, Settings, read_settings
+from upcall.settings import Credentials, Settings, expanded, read_settings
 from upcall.thingspace import ENVIRONMENTS, PRODUCTION, is_loopback_host
 from upcall.version import __version__
 
@@ -395,7 +395,7 @@ def _token_store(
     asked = settings.token_store if asked is None else asked
     if asked is None or asked is False:
         return None
-    return TokenStore(state / "tokens.json" if asked is True else Path(asked).expanduser(), base_url, credentials)
+    return TokenStore(state / "tokens.json" if asked is True else expanded(asked), base_url, credentials)
 
 
 def _root(environment: str | None, base_url: str | None, settings: Settings) -> str:

@@ -16,11 +16,13 @@ _NETWORK: Final = frozenset(
 )
 
 _NOT_OURS_TO_SYNC: Final = frozenset({errno.EACCES, errno.EPERM, errno.EINVAL, errno.EROFS})
-"""Of a directory that somebody else made: it may not be read, or its file system has no such thing."""
+"""The directory may not be read, such as one that somebody else made, or its file system has no such thing."""
 
 
 def make_directory(directory: Path) -> None:
-    """Make a directory, and those around it that are missing, for this user alone; their names are on disk then.
+    """Make a directory, and those around it that are missing, for this user alone.
+
+    Their names are on disk then, where the file system can say so.
 
     Raises:
         OSError: It cannot be made.

@@ -387,7 +387,8 @@ class TokenRecord(msgspec.Struct, frozen=True):
 class Ledger(msgspec.Struct, frozen=True):
     """Count what the store holds: each callback is counted once, under its `State`; what is pending is two counts.
 
-    Without subscribers all that came is `unread`, for the first one to come, though each callback's state is `STORED`.
+    Without subscribers what came since the last one was forgotten, else all, is `unread`: it is there for the next one,
+    though each callback's state is `STORED`.
 
     Args:
         stored: Callbacks kept, those whose body is gone included: the sum of all that follow but the deliveries.

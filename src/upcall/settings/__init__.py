@@ -6,7 +6,7 @@ itself.
 """
 
 from upcall.settings.credentials import Credentials, credential_sources
-from upcall.settings.places import config_path, default_store, state_dir
+from upcall.settings.places import config_path, default_store, expanded, state_dir
 from upcall.settings.reading import Account, Settings, read_accounts, read_settings
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "config_path",
     "credential_sources",
     "default_store",
+    "expanded",
     "read_accounts",
     "read_settings",
     "state_dir",

@@ -11,7 +11,7 @@ from upcall.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["config_path", "default_store", "state_dir"]
+__all__ = ["config_path", "default_store", "expanded", "state_dir"]
 
 
 def state_dir(environ: Mapping[str, str] | None = None) -> Path:
@@ -23,10 +23,10 @@ def state_dir(environ: Mapping[str, str] | None = None) -> Path:
     env = os.environ if environ is None else environ
     named = env.get("UPCALL_STATE_DIR")
     if named:
-        return _expanded(named)
+        return expanded(named)
     if base := env.get("XDG_STATE_HOME"):
         return Path(base) / "upcall"
-    return Path(env.get("HOME") or _expanded("~")) / ".local" / "state" / "upcall"
+    return Path(env.get("HOME") or expanded("~")) / ".local" / "state" / "upcall"
 
 
 def default_store(environ: Mapping[str, str] | None = None) -> str:
@@ -39,13 +39,17 @@ def config_path(environ: Mapping[str, str] | None = None) -> Path | None:
     """Return the settings file that ``UPCALL_CONFIG`` names, None where it names none."""
     env = os.environ if environ is None else environ
     named = env.get("UPCALL_CONFIG")
-    return _expanded(named) if named else None
+    return expanded(named) if named else None
 
 
-def _expanded(named: str) -> Path:
-    """Put the user's directory in the place of ``~``."""
+def expanded(named: str | os.PathLike[str]) -> Path:
+    """Put a user's home directory in the place of ``~``.
+
+    Raises:
+        SettingsError: There is none.
+    """
     try:
         return Path(named).expanduser()
     except RuntimeError:
-        hint = "Set UPCALL_STATE_DIR to a directory of its own, and name other places without ~."
-        raise SettingsError("This user has no home directory, and HOME is not set.", hint=hint) from None
+        hint = "Write the place without ~, or set HOME or UPCALL_STATE_DIR."
+        raise SettingsError(f"{named} cannot be found: there is no such home directory.", hint=hint) from None

@@ -10,7 +10,7 @@ import msgspec
 
 from upcall.errors import SettingsError
 from upcall.settings.credentials import Credentials, read_credentials, read_secret_file
-from upcall.settings.places import config_path, state_dir
+from upcall.settings.places import config_path, expanded, state_dir
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -213,7 +213,7 @@ def _token_store(env: Mapping[str, str], otherwise: bool | str | None) -> bool |
 
 
 def _state_dir(env: Mapping[str, str], otherwise: str | None) -> Path:
-    return Path(otherwise).expanduser() if otherwise and not env.get("UPCALL_STATE_DIR") else state_dir(env)
+    return expanded(otherwise) if otherwise and not env.get("UPCALL_STATE_DIR") else state_dir(env)
 
 
 def _read_file(path: Path) -> _File:
@@ -258,7 +258,7 @@ def _resolve(table: _References, name: str, env: Mapping[str, str], path: Path |
     for field in Credentials.__struct_fields__:
         variable, file = getattr(table, f"{field}_env"), getattr(table, f"{field}_file")
         if file is not None:
-            values[field] = read_secret_file(home / Path(file).expanduser(), f"credentials.{name}.{field}_file")
+            values[field] = read_secret_file(home / expanded(file), f"credentials.{name}.{field}_file")
         elif variable is not None:
             values[field] = env.get(variable) or None
     return Credentials(**values)

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from upcall.inbox.values import REDELIVERY_WINDOW_MICROS
-from upcall.listener import answers, intake, protocol, reception, server, service, sources, upkeep
+from upcall.listener import answers, asgi, intake, protocol, reception, server, service, sources, upkeep
 from upcall.listener.answers import Answer
 from upcall.listener.connections import Limits
 
@@ -32,7 +32,7 @@ def answers_of(module):
 def test_every_answer_stands_in_the_table():
     """The table of answers has each answer that the listener can give, with its body, and no other."""
     documented = {(int(status), body.lstrip("`").partition("`")[0]) for status, body, *_ in rows("Answers")}
-    existing = {*answers_of(protocol), *answers_of(service), (100, "")}
+    existing = {*answers_of(asgi), *answers_of(protocol), *answers_of(service), (100, "")}
     assert documented == existing
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 from upcall.inbox.memory.tables import Callback, Event, Tables
 from upcall.inbox.readmodel import duplicate_guess, fold_campaign, fold_device, fold_drift
 from upcall.inbox.values import REDELIVERY_WINDOW_MICROS
@@ -13,7 +15,11 @@ __all__ = ["project"]
 def project(tables: Tables, limit: int, upto: int | None) -> int:
     """Bring the read model forward by up to so many callbacks; return how many it took."""
     behind = tables.after(tables.projected)
-    taken = [callback for callback in behind if upto is None or callback.id <= upto][:limit]
+    if upto is not None:  # in their order: what is released before something beyond the end waits for it
+        came = [callback for callback in behind if callback.id not in tables.releases and callback.id <= upto]
+        released = [callback for callback in behind if callback.id in tables.releases]
+        behind = [*came, *takewhile(lambda callback: callback.id <= upto, released)]
+    taken = behind[:limit]
     for callback in taken:
         event = _event(callback)
         if callback.id not in tables.events:

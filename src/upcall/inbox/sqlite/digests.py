@@ -84,8 +84,10 @@ class Digests:
         self._turn: int
         self._newest: int
         self._unfiled: int
-        self._overdue: int
-        """How many bins are to be filed before their time."""
+        self._first_round: int
+        """How many bins were not filed yet since this began."""
+        self._pace: int
+        """How many of those each commit files at least."""
         self._forget()
         connection.execute(_LEAVE_OUT_COPIES)
         self.catch_up()
@@ -103,9 +105,9 @@ class Digests:
                 self.note(*row)
             self._newest = max(self._newest, newest)
         if begins:
-            # They are filed with those to come, not all in the first commit. Where they are too many, because each
-            # process before this one ended within its round, every commit files some.
-            self._overdue = BINS if self._unfiled > BINS * FILE_FROM else 0
+            # They are filed with those to come, not all in the first commit. Where they are many rounds' worth, because
+            # the processes before this one ended within their first round, each commit of this one's files some.
+            self._pace = self._unfiled // (2 * BINS * FILE_FROM)
             self._unfiled = 0
 
     def may_know(self, digest: bytes) -> bool:
@@ -134,7 +136,7 @@ class Digests:
 
     def file(self) -> None:
         """File the bins whose turn it is, as many as new digests are worth; called before a commit."""
-        turns = min(max(self._unfiled // FILE_FROM, int(self._overdue > 0)), BINS)
+        turns = min(max(self._unfiled // FILE_FROM, min(self._pace, self._first_round)), BINS)
         if turns:
             self._filing = [(self._turn + ahead) % BINS for ahead in range(turns)]
             ids = [number for bin_ in self._filing for numbers in self._bins[bin_].values() for number in numbers]
@@ -149,7 +151,7 @@ class Digests:
         for bin_ in self._filing:
             self._bins[bin_].clear()
         self._turn = (self._turn + len(self._filing)) % BINS
-        self._overdue = max(self._overdue - len(self._filing), 0)
+        self._first_round = max(self._first_round - len(self._filing), 0)
         self._unfiled = 0
         self._filing = []
 
@@ -167,7 +169,8 @@ class Digests:
         self._turn = 0
         self._newest = -1
         self._unfiled = 0
-        self._overdue = 0
+        self._first_round = BINS
+        self._pace = 0
 
 
 def file_digests(connection: sqlite3.Connection, after: int, upto: int) -> None:

@@ -10,12 +10,12 @@ __all__ = ["ALL_CAME", "ALL_RELEASED", "HAS_DEAD", "KNOWN_CAME", "KNOWN_RELEASED
 
 OPEN: Final = "state IN ('pending', 'leased')"
 
-# Up to which callback, and which release, every subscriber has looked that is known. Where none is, nobody is waited
-# for: that is how a callback's state is told.
+# Up to which callback, and which release, every known subscriber has looked. Where there is none, nobody is waited for:
+# that is how a callback's state is told.
 _END: Final = (1 << 63) - 1
 KNOWN_CAME: Final = f"coalesce((SELECT min(cursor) FROM subscribers), {_END})"
 KNOWN_RELEASED: Final = f"coalesce((SELECT min(released) FROM subscribers), {_END})"
-# The same, but where none is known, where the first one would begin: what nobody has looked at is kept for it.
+# The same, but where there is none, where the next one would begin: what nobody has looked at is kept for it.
 ALL_CAME: Final = """(
     SELECT coalesce(min(cursor), (SELECT position FROM cursors WHERE name = 'forgotten'), 0) FROM subscribers
 )"""
