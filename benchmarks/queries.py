@@ -35,6 +35,7 @@ KINDS = ("upgradeScheduled", "upgradeProgress", "upgradeFinished", "upgradeProgr
 A_CAMPAIGN = 1000
 GROUP = 10_000
 WAITING = 20
+LEAST_ROWS = 40_000
 TIMES = 10
 SECOND = 1_000_000
 NOW = time.time_ns() // 1000
@@ -164,8 +165,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dir", default="/var/tmp", help="where the stores lie: a real disk, not memory [/var/tmp]")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
-    if min(options.rows) < A_CAMPAIGN:
-        parser.error(f"--rows must be {A_CAMPAIGN} or more")
+    if min(options.rows) < LEAST_ROWS:
+        parser.error(f"--rows must be {LEAST_ROWS} or more, for some of everything")
     return options
 
 
