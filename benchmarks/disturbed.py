@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import sqlite3
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filling import fill, read_up
-from receive import TOKEN, machine
+from receive import TOKEN, machine, own_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,8 +43,7 @@ def burn(event):
 @contextlib.contextmanager
 def running(words: list[str], place: Path, *, until: str | None = None) -> Iterator[subprocess.Popen[str]]:
     """Run a command beside what follows, and end it."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("UPCALL_")}
-    environment["UPCALL_STATE_DIR"] = str(place / "state")
+    environment = own_environment() | {"UPCALL_STATE_DIR": str(place / "state")}
     with (place / "log.txt").open("a") as log:
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, cwd=place)
         try:

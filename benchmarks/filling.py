@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MICROS = 1_000_000
 DAY = 24 * 3600 * MICROS
 GROUP = 20_000
+WANTS_NONE = Subscription("earlier", lambda event: [])  # noqa: ARG005 - whatever the event says
 
 
 def fill(store: Path, rows: int, *, days_old: float = 0.0) -> None:
@@ -47,13 +48,12 @@ def fill(store: Path, rows: int, *, days_old: float = 0.0) -> None:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def read_up(store: Path) -> None:
-    """Bring a store's read model up to its newest callback, and a handler that wanted none of them."""
-    wants_none = Subscription("earlier", lambda event: [])  # noqa: ARG005 - whatever the event says
-    taken = 0
-    with open_inbox(f"sqlite:///{store}") as inbox:
-        inbox.subscribe([wants_none.name], time.time_ns() // 1000)
-        while (read := inbox.project(limit=5000)) + inbox.enroll([wants_none], time.time_ns() // 1000)[0]:
+def read_up(store: Path, handler: Subscription = WANTS_NONE, *, now: int | None = None) -> None:
+    """Bring a store's read model up to its newest callback, and let a handler look at all of them."""
+    taken, now = 0, time.time_ns() // 1000 if now is None else now
+    with open_inbox(f"sqlite:///{store}", relaxed=True) as inbox:
+        inbox.subscribe([handler.name], now)
+        while (read := inbox.project(limit=5000)) + inbox.enroll([handler], now, limit=5000)[0]:
             taken += read
             print(f"\rreading {taken:,}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)

@@ -15,7 +15,6 @@ import asyncio
 import base64
 import contextlib
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import uvloop
 from drain import appended
-from receive import machine
+from receive import machine, own_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -156,9 +155,8 @@ def measure(case: str, count: int, directory: str) -> Cost:
     with tempfile.TemporaryDirectory(dir=directory, prefix="upcall-benchmark-") as place, sink() as url:
         store = Path(place) / "inbox.db"
         appended(store, count)
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("UPCALL_")}
         command = [sys.executable, str(Path(__file__)), "--child", case, f"sqlite:///{store}", url]
-        output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300, env=environment)
+        output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300, env=own_environment())
         host, _, port = url.removeprefix("http://").partition(":")
         received = asyncio.run(ask(host, int(port)))
         if received != count:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from drain import appended
 from forward import sink
-from receive import HERE, command, machine
+from receive import HERE, command, machine, own_environment
 
 import upcall
 
@@ -46,8 +45,9 @@ _FRAME = re.compile(r"(?P<function>.+) \((?P<file>.+?)(:\d+)?\)$")
 @contextlib.contextmanager
 def running(words: list[str]) -> Iterator[subprocess.Popen[str]]:
     """Run a process, and end it."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("UPCALL_")}
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=own_environment()
+    )
     try:
         yield process
         if process.poll():

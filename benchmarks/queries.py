@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filling import read_up
 from receive import machine
 
 from upcall.inbox import EVERYTHING, Arrival, Outcome, Retention, Selection, State, Subscription, Trust, open_inbox
@@ -61,27 +62,23 @@ def arrival(number: int, rows: int) -> Arrival:
 def fill(store: Path, rows: int) -> None:
     """Make a store that holds so many callbacks, read up, with work that is done, dead and waiting."""
     with open_inbox(f"sqlite:///{store}", create=True, relaxed=True) as inbox:
-        inbox.subscribe([WANTS_FEW.name], NOW)
         with contextlib.closing(inbox.appender()) as appender:
             for first in range(0, rows, GROUP):
                 appender.stage([arrival(number, rows) for number in range(first, min(first + GROUP, rows))])
                 appender.commit()
                 say("filling", first + GROUP, rows)
+        print(file=sys.stderr)
+        read_up(store, WANTS_FEW, now=NOW)
         finish(inbox, rows)
 
 
 def finish(inbox: Inbox, rows: int) -> None:
-    """Bring the read model up, and do the handler's work but for the last of it."""
-    read = looked = 0
-    while step := inbox.project(limit=GROUP):
-        read += step
-        say("reading", read, rows)
-    while step := inbox.enroll([WANTS_FEW], NOW, limit=GROUP)[0]:
-        looked += step
-        say("looking", looked, rows)
+    """Do the handler's work but for the last of it, and drop some of what failed."""
     done = 0
     while left := rows // 10 - WAITING - done:
         items = inbox.claim([WANTS_FEW.name], "me", NOW, lease_seconds=60, limit=min(990, left))
+        if not items:
+            raise SystemExit(f"{left} pieces of work are not to be had")
         ends = [Outcome(item.id, "dead" if item.id % 1000 == 0 else "done", error="no") for item in items]
         inbox.settle(ends, "me", NOW)
         done += len(items)

@@ -51,12 +51,16 @@ def command(case: str, store: Path) -> tuple[list[str], dict[str, str]]:
     return [sys.executable, str(HERE / "peers.py"), "bare" if case == "bare" else "typical"], variables
 
 
+def own_environment() -> dict[str, str]:
+    """Return this process's variables but for Upcall's: the caller's own settings would change what is measured."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("UPCALL_")}
+
+
 @contextlib.contextmanager
 def server(case: str, store: Path) -> Iterator[str]:
     """Run a case's server; yields its URL."""
     words, variables = command(case, store)
-    # The caller's own settings would change what is measured.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("UPCALL_")} | variables
+    environment = own_environment() | variables
     with (store.parent / "server.log").open("w+") as log:
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
         try:

@@ -58,7 +58,7 @@ def catch_up(inbox: Inbox) -> None:
 
 
 def _steps(inbox: Inbox) -> Iterator[int]:
-    before = None
+    before = float("inf")
     while True:
         newest, taken = newest_id(inbox), 0
         while step := inbox.project(upto=newest):
@@ -66,7 +66,7 @@ def _steps(inbox: Inbox) -> Iterator[int]:
             yield step
             time.sleep(PAUSE_SECONDS)
         # What came meanwhile too, unless it comes as fast as it is read.
-        if not taken or (before is not None and taken >= before):
+        if not taken or taken >= before:
             return
         before = taken
 

@@ -7,7 +7,7 @@ no ASGI server has. What is admitted and what is answered is one for both (`upca
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from upcall.listener.answers import DISCARD_FACTOR, TOO_LARGE, Answer
 from upcall.listener.service import CallbackService
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 __all__ = ["ListenerApp"]
+
+_LENGTH_DIGITS: Final = 20
+"""What is longer is over any cap by these alone."""
 
 
 class _ClientGoneError(Exception):
@@ -68,30 +71,32 @@ class ListenerApp:
         admitted = self._service.admit(scope["method"].encode(), path, peer, forwarded or None)
         if isinstance(admitted, Answer):
             return admitted
-        body = await self._read(receive)
+        body = await self._read(receive, _length(scope))
         if body is None:
             self._reception.stats.too_large += 1
             return TOO_LARGE
         return await self._kept(admitted, body)
 
-    async def _read(self, receive: Receive) -> bytes | None:
+    async def _read(self, receive: Receive, length: int) -> bytes | None:
         """Return the body, None where it is over the cap.
 
         A body over the cap is read on and thrown away, up to a bound, so that its client hears the answer instead of
         a reset connection.
         """
         most = self._service.max_body_bytes
+        is_over = length > most
         chunks: list[bytes] = []
         size = 0
         while (message := await receive())["type"] == "http.request":
             chunk = message.get("body", b"")
             size += len(chunk)
-            if size > most:
+            is_over = is_over or size > most
+            if is_over:
                 chunks.clear()
             else:
                 chunks.append(chunk)
             if not message.get("more_body") or size > most * DISCARD_FACTOR:
-                return None if size > most else b"".join(chunks)
+                return None if is_over else b"".join(chunks)
         raise _ClientGoneError
 
     async def _kept(self, admitted: Admitted, body: bytes) -> Answer:
@@ -114,3 +119,9 @@ def _messages(reply: Answer) -> Iterator[dict[str, Any]]:
 
 def _values(scope: Scope, wanted: bytes) -> list[bytes]:
     return [value for name, value in scope["headers"] if name == wanted]
+
+
+def _length(scope: Scope) -> int:
+    """Return the length that a body is said to have, 0 where nothing readable is said."""
+    said = b"".join(_values(scope, b"content-length"))
+    return int(said[:_LENGTH_DIGITS]) if said.isdigit() else 0
