@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 __all__ = ["BLANK", "blank_password", "blank_told_password", "mask_device", "mask_token", "mask_url_token", "scrub"]
 
@@ -40,13 +40,30 @@ _decoder = json.JSONDecoder(strict=False)
 
 
 def scrub(text: str | None, secrets: Iterable[str]) -> str | None:
-    """Blank known secrets in somebody else's text."""
+    """Blank known secrets in somebody else's text.
+
+    Args:
+        text: The text.
+        secrets: All that may not be shown. One may be a part of another or overlap with it: what any of them covers
+            is blanked.
+    """
     if text is None:
         return None
-    for secret in secrets:
-        if len(secret) >= _MIN_SECRET:
-            text = text.replace(secret, BLANK)
-    return text
+    covered = sorted(span for secret in set(secrets) if len(secret) >= _MIN_SECRET for span in _spans(text, secret))
+    parts, shown_from = [], 0
+    for start, end in covered:
+        if start >= shown_from:
+            parts += [text[shown_from:start], BLANK]
+        shown_from = max(shown_from, end)
+    return "".join((*parts, text[shown_from:]))
+
+
+def _spans(text: str, secret: str) -> Iterator[tuple[int, int]]:
+    """Return where a secret stands in a text, each time that it does."""
+    start = text.find(secret)
+    while start >= 0:
+        yield start, start + len(secret)
+        start = text.find(secret, start + 1)
 
 
 def mask_token(token: str) -> str:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from upcall.redact import BLANK, blank_password, blank_told_password, mask_device, mask_token, mask_url_token
+from upcall.redact import BLANK, blank_password, blank_told_password, mask_device, mask_token, mask_url_token, scrub
 
 SECRET = "hunter2"
 KEYS = ["password", "Password", "PASSWORD", r"p\u0061ssword", r"\u0050\u0041SSWORD"]
@@ -243,3 +243,22 @@ def test_device_shows_four_characters(device_id):
     masked = mask_device(device_id)
     assert masked == (device_id if len(device_id) <= 4 else f"…{device_id[-4:]}")
     assert len(masked) <= 5
+
+
+@given(
+    st.text(alphabet="abc*", max_size=40),
+    st.lists(st.text(alphabet="abc", min_size=4, max_size=8), max_size=4),
+)
+def test_every_character_that_a_secret_covers_is_blanked_and_no_other(text, secrets):
+    """Secrets may overlap or lie within each other, in any order: exactly what one of them covers is blanked."""
+    covered = set()
+    for secret in secrets:
+        covered |= {
+            start + index
+            for start in range(len(text))
+            if text.startswith(secret, start)
+            for index in range(len(secret))
+        }
+    shown = "".join(character for index, character in enumerate(text) if index not in covered)
+    assert (scrub(text, secrets) or "").replace("*", "") == shown.replace("*", "")
+    assert scrub(text, secrets) == scrub(text, reversed(secrets))

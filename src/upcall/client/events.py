@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Literal, TypeAlias
 from weakref import WeakSet
@@ -129,7 +130,7 @@ class Observer:
 
     def __init__(self, hooks: Iterable[EventHook], secrets: Callable[[], Iterable[str]]) -> None:
         self._hooks = tuple(hooks)
-        self._secrets = secrets
+        self.secrets = secrets
         _guard.watch(self)
 
     def wants(self, kind: EventKind) -> bool:
@@ -147,7 +148,7 @@ class Observer:
 
     def scrub(self, text: str) -> str:
         """Blank the secrets in a text."""
-        return scrub(text, self._secrets()) or ""
+        return scrub(text, self.secrets()) or ""
 
     def headers(self, headers: Mapping[str, str]) -> dict[str, str]:
         """Return headers as they may be shown."""
@@ -168,20 +169,24 @@ class _Guard(logging.Filter):
     def __init__(self) -> None:
         super().__init__()
         self._observers: WeakSet[Observer] = WeakSet()
+        self._lock = threading.RLock()  # a set that grows while it is read breaks the reader
 
     def watch(self, observer: Observer) -> None:
-        if not self._observers:
-            for name in _WIRE_LOGGERS:
-                logging.getLogger(name).addFilter(self)
-        self._observers.add(observer)
+        with self._lock:
+            if not self._observers:
+                for name in _WIRE_LOGGERS:
+                    logging.getLogger(name).addFilter(self)
+            self._observers.add(observer)
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
         # A packed header block holds our headers in another alphabet.
         packed = next((words for words in _PACKED if text.startswith(words)), None)
         clean = f"{packed} {BLANK}" if packed else text
-        for observer in list(self._observers):
-            clean = observer.scrub(clean)
+        # All at once: blanking one client's token first could leave half of another's.
+        with self._lock:
+            observers = list(self._observers)
+        clean = scrub(clean, [secret for observer in observers for secret in observer.secrets()]) or ""
         if clean != text:
             record.msg, record.args = clean, None
         return True

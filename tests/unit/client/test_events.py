@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import pytest
 
 from upcall.client import CallEvent
-from upcall.client.events import shown_headers
+from upcall.client.events import Observer, shown_headers
 from upcall.redact import BLANK
 from upcall.settings import Credentials
 
@@ -131,6 +135,48 @@ def test_our_secrets_are_blanked_in_the_logs_of_the_libraries_below(client, prov
     assert "canary" not in caplog.text
     assert caplog.text.count(BLANK) == 3
     assert caplog.text.count("nothing of ours") == 3
+
+
+@pytest.mark.parametrize(
+    ("other", "shown"),
+    [
+        ("bearer-1", "Adding xy ***2"),
+        ("canary-bearer", "Adding xy ***2"),
+        ("canary-bearer-12", "Adding xy ***"),
+        ("xy canary", "Adding ***2"),
+    ],
+)
+def test_a_secret_that_overlaps_with_another_client_s_leaves_none_of_it(make_client, caplog, other, shown):
+    """Where one client's secret is a part of another's, or shares some of it, the log shows neither's rest."""
+    gc.collect()  # clients of other tests have secrets of their own
+    clients = [
+        make_client(credentials=Credentials(client_id="i", client_secret=secret, username="u", password="p"))
+        for secret in (other, "canary-bearer-1") * 5  # asked for their secrets in no order
+    ]
+    with caplog.at_level(logging.DEBUG):
+        logging.getLogger("httpx2").debug("Adding xy canary-bearer-12")
+    assert (caplog.messages, len(clients)) == ([shown], 10)
+
+
+def test_clients_may_be_made_while_a_library_below_logs(caplog):
+    """A client that a thread makes never breaks the filter over another thread's log."""
+    done = threading.Event()
+
+    def log():
+        while not done.is_set():
+            logging.getLogger("httpcore2.http11").debug("something")
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with caplog.at_level(logging.DEBUG, "httpcore2.http11"), ThreadPoolExecutor(1) as pool:
+            noise = pool.submit(log)
+            made = [Observer((), tuple) for _ in range(3_000)]
+            done.set()
+            noise.result()
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(made) == 3_000
 
 
 def test_a_client_with_an_unusable_secret_does_not_break_the_log_of_others(make_client):
