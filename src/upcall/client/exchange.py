@@ -232,12 +232,12 @@ class Exchange:
         return base64.b64encode(pair.encode("utf-8", "surrogatepass")).decode()
 
     def _secrets(self) -> tuple[str, ...]:
-        """Return what no text may show, the longer ones first: one may be part of another."""
+        """Return what no text may show."""
         own = self.credentials
         known = {own.client_secret, own.password, own.session_token, *self.auth.held}
         if own.client_id and own.client_secret:
             known.add(self._basic())
-        return tuple(sorted((secret for secret in known if secret), key=len, reverse=True))
+        return tuple(secret for secret in known if secret)
 
     def _is_reply(self, operation: Operation[Any], answer: Answer) -> bool:
         """Tell whether an answer is to be read: one that was cut off is like none where asking again is safe."""
