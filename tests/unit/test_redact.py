@@ -133,9 +133,9 @@ def test_password_in_another_encoding(encoding):
 def test_blanking_is_linear(unit):
     """The largest body that the listener takes is blanked in seconds, whatever it repeats."""
     body = b'{"password":"x",' + unit * (1024 * 1024 // len(unit))
-    start = time.perf_counter()
+    start = time.thread_time()
     blank_password(body)
-    assert time.perf_counter() - start < 5
+    assert time.thread_time() - start < 5
 
 
 MARK = "hunter2"
@@ -191,9 +191,9 @@ def test_told_forms(told, shown):
 @pytest.mark.parametrize("unit", ["password\\", "password ", "password:", '"password": "\\', "\\\\'"])
 def test_blanking_told_is_linear(unit):
     """A text that was made to be slow to read is not."""
-    start = time.perf_counter()
+    start = time.thread_time()
     blank_told_password(unit * 50_000)
-    assert time.perf_counter() - start < 5
+    assert time.thread_time() - start < 5
 
 
 @given(st.text(max_size=60))

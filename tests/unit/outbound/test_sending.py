@@ -276,6 +276,8 @@ class TestDeadlines:
         async def drips(receiver, reader, writer):
             await receiver.request(reader)
             for place in range(len(drip)):
+                if reader.at_eof() or writer.is_closing():
+                    break
                 writer.write(drip[place : place + 1])
                 await asyncio.sleep(0)
             await reader.read()

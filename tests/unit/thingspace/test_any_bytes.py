@@ -254,19 +254,19 @@ def test_deep_stack(body, headroom):
 
 
 def seconds_to(function, *arguments) -> float:
-    start = time.perf_counter()
+    """Return the processor's time: the machine may have other work."""
+    start = time.thread_time()
     function(*arguments)
-    return time.perf_counter() - start
+    return time.thread_time() - start
 
 
 def test_a_hundred_thousand_devices():
     """The largest messages are read in time linear in their length: well under a second here."""
     devices = [{"deviceId": str(n), "status": "UpgradePending", "resultReason": "Other"} for n in range(100_000)]
     body = json.dumps({"accountName": ACCOUNT, "type": "upgradeProgress", "upgradeProgress": {"deviceList": devices}})
-    start = time.perf_counter()
-    event = parse_callback(body)
-    assert time.perf_counter() - start < 5
+    assert seconds_to(parse_callback, body) < 5
     assert seconds_to(peek_account, body) < 2
+    event = parse_callback(body)
     assert (len(event.devices), event.drift) == (100_000, ())
 
 
