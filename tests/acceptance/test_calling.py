@@ -139,6 +139,7 @@ def test_accounts_with_credentials_of_their_own(upcall, command):
         (["show", "a", "--all", "--config", "one.toml"], "both given"),
         (["register", "--all", "--config", "one.toml"], "no URL for a"),
         (["register", "a", "--url", "http://host/x"], "not https"),
+        (["register", "a", "--url", "http://127.0.0.1:8080/x"], "--allow-http admits http to this machine"),
         (["show", "a", "--max-concurrency", "0"], "--max-concurrency"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -14,7 +15,6 @@ from upcall.cli.calling import (
     ConcurrencyOption,
     ConfigOption,
     open_book,
-    usage_errors,
 )
 from upcall.cli.output import JsonOption, emit, line, log, table
 
@@ -251,9 +251,22 @@ def _urls(book: Book, url: str | None) -> dict[str, str]:
             raise SettingsError(
                 f"There is no URL for {account}.", hint="Give --url, or the account's url in the settings file."
             )
-        with usage_errors():
+        try:
             urls[account] = check_callback_url(wanted, allow_http=book.allow_http)
+        except ValueError as error:
+            hint = "--allow-http admits http to this machine, for a sandbox." if _is_local_http(wanted) else None
+            raise SettingsError(f"{error}.", hint=None if book.allow_http else hint) from None
     return urls
+
+
+def _is_local_http(url: str) -> bool:
+    from upcall.thingspace import is_loopback_host
+
+    try:
+        parts = urlsplit(url)
+        return parts.scheme == "http" and is_loopback_host(parts.hostname or "")
+    except ValueError:
+        return False
 
 
 def _agrees(standing: dict[str, str | None]) -> bool:

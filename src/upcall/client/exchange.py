@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from upcall.client import failures
 from upcall.client.answers import MAX_REQUEST_ID, Answer, Complaint, UnreadableError, is_success, read_complaint
@@ -21,6 +22,7 @@ from upcall.client.retry import RETRY_STATUSES, retry_after_seconds
 from upcall.client.tokenstore import BEARER, SESSION
 from upcall.client.trip import Limits, Trip
 from upcall.errors import SettingsError, ThingSpaceError
+from upcall.thingspace import is_loopback_host
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -197,10 +199,10 @@ class Exchange:
         if auth is not Auth.BOTH:
             missing = tuple(name for name in missing if "CLIENT" in name)
         if missing:
-            raise SettingsError(
-                f"Credentials are missing: {', '.join(missing)}.",
-                hint="Set them in the environment, each also as …_FILE with the path of a file that holds it.",
-            )
+            hint = "Set them in the environment, each also as …_FILE with the path of a file that holds it."
+            if is_loopback_host(urlsplit(self.base_url).hostname or ""):
+                hint += " Those of upcall sandbox are the word sandbox, each of them."
+            raise SettingsError(f"Credentials are missing: {', '.join(missing)}.", hint=hint)
         if self._unusable:
             names = ", ".join(self._unusable)
             raise SettingsError(f"{names} cannot be sent: it holds characters that no request can carry.")

@@ -42,6 +42,9 @@ _FLAWS: Final = {
 _REFUSED: Final = frozenset({401, 403})
 _BAD_REQUEST: Final = 400
 _WRONG_PLACE: Final = "Check the base URL, the root that ends in /api, and what stands between here and there."
+_NO_SUCH_PATH: Final = "900906"
+"""The gateway's code for a path that it does not know, with 400 (documented for Connectivity Management)."""
+
 _HINTS: Final = {
     400: "The provider refuses the request itself: correct what it names, such as the account or the URL.",
     404: "Check the base URL, the root that ends in /api.",
@@ -182,6 +185,8 @@ def _is_refused_client(operation: Operation[Any], complaint: Complaint) -> bool:
 
 
 def _hint(answer: Answer, complaint: Complaint, operation: Operation[Any], fixed_session: bool) -> str:  # noqa: FBT001
+    if complaint.code == _NO_SUCH_PATH:
+        return _WRONG_PLACE
     if operation.name == "request_token" and answer.status in {_BAD_REQUEST, *_REFUSED}:
         return "Check THINGSPACE_CLIENT_ID and THINGSPACE_CLIENT_SECRET."
     if fixed_session and (complaint.names_session() or answer.status in _REFUSED):
