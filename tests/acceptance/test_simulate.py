@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -62,6 +63,7 @@ def test_ends_with_the_truth(environment, sandbox):
     assert f"campaign {truth['campaign_id']}: CampaignEnded" in ended.stdout
     assert f"no listener is registered for {ACCOUNT}" in ended.stderr
     assert "40 of 40 devices final" in ended.stderr
+    assert re.search(r"^(\d+) callbacks in 0 tries: \1 lost$", ended.stderr, re.MULTILINE)
 
 
 def test_json_is_one_line_and_seeds_repeat(environment, sandbox):
@@ -121,6 +123,23 @@ def test_nothing_answers(environment):
         base_url = f"http://127.0.0.1:{free.getsockname()[1]}/api"
     ended = simulate(environment, base_url, "--account", ACCOUNT, "--devices", "1")
     assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (4, "", 1)
+    assert f"No sandbox answers at {base_url}: Connection refused. Start one with: upcall sandbox" in ended.stderr
+
+
+def test_a_base_url_that_lacks_its_end(environment, sandbox):
+    """Where the gateway knows no such path, the base URL is what is wrong, not the credentials."""
+    ended = simulate(environment, sandbox.removesuffix("/api"), "--account", ACCOUNT, "--devices", "1")
+    assert ended.returncode == 4
+    assert "900906" in ended.stderr
+    assert "Check the base URL, the root that ends in /api" in ended.stderr
+
+
+def test_a_sandboxs_credentials_are_told(environment, sandbox):
+    """Who has none for a sandbox is told what they are."""
+    without = {name: value for name, value in environment.items() if not name.startswith("THINGSPACE_")}
+    ended = simulate(without, sandbox, "--account", ACCOUNT, "--devices", "1")
+    assert ended.returncode == 2
+    assert "Those of upcall sandbox are the word sandbox, each of them." in ended.stderr
 
 
 def test_wrong_account(environment, sandbox):

@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 
 from upcall import AsyncThingSpaceClient, ThingSpaceClient
-from upcall.sandbox import create_app
+from upcall.sandbox import Sandbox
 from upcall.settings import Credentials
 
 CALLS = 100
@@ -48,7 +48,7 @@ class Turnstile:
     """
 
     def __init__(self, deaths):
-        self.sandbox = create_app(seed=1)
+        self.sandbox = Sandbox(seed=1)
         self.deaths = deaths
         self.waves = {account: [] for account in WAVES}
         self.answers = Counter()

@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -183,7 +184,7 @@ def test_port_in_use(start, tmp_path):
 @pytest.mark.parametrize(
     ("options", "status"),
     [
-        (["--faults", "stolen=1"], 2),
+        (["--faults", "eclipse=1"], 2),
         (["--profile", "none"], 2),
         (["--speed", "0"], 2),
         (["--deliver-to", "a b"], 2),
@@ -204,6 +205,56 @@ def test_wrong_options(tmp_path, options, status):
         cwd=tmp_path,
     )
     assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (status, "", 1)
+
+
+def test_a_connection_is_reset_on_purpose(start):
+    """Under the fault `reset` a connection ends without a byte; the control calls and the lines tell of it."""
+    sandbox = start("--faults", "reset")
+    with pytest.raises(ConnectionError):
+        sandbox.call("GET", f"/fota/v2/callbacks/{ACCOUNT}")
+    assert sandbox.call("GET", "/_sandbox/faults")["all"] == {"reset": 1.0}
+    sandbox.call("DELETE", "/_sandbox/faults")
+    sandbox.log_in().register("https://listener.example/callbacks/a")
+    assert f"GET /api/fota/v2/callbacks/{ACCOUNT} connection ended without an answer" in sandbox.stderr()
+
+
+def test_a_manual_clock_is_stepped(start):
+    """A process with a manual clock delivers a campaign of days in no time, to a real listener, and not before."""
+    with listening() as listener:
+        sandbox = start("--clock", "manual", "--profile", "observed").log_in()
+        sandbox.register(listener.url)
+        campaign_id = sandbox.schedule(5, hours=72, rejected=0)
+        assert sandbox.call("GET", "/_sandbox/deliveries") == []
+        assert sandbox.call("POST", "/_sandbox/clock", {"to_next": True})["next_due"] is not None
+        assert len(listener.bodies) == 1
+        sandbox.call("POST", "/_sandbox/clock", {"advance_seconds": 72 * 3600})
+        assert len(listener.bodies) == 12
+        truth = sandbox.call("GET", f"/_sandbox/truth/{campaign_id}")
+        assert (truth["ended"], truth["final"]) == (True, True)
+
+
+def test_a_listener_that_hangs_does_not_hold_the_clock(start):
+    """Deadlines are steps of a manual clock: a listener that never answers is given up by them, in seconds."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        sandbox = start("--clock", "manual", "--profile", "observed").log_in()
+        sandbox.register(f"http://127.0.0.1:{silent.getsockname()[1]}/callbacks/a")
+        sandbox.call("POST", f"/_sandbox/announce/{ACCOUNT}")
+        now = sandbox.call("POST", "/_sandbox/clock", {"advance_seconds": 60})["now"]
+        (message,) = sandbox.call("GET", "/_sandbox/deliveries")
+    assert message["state"] == "failed"
+    tries = [
+        (attempt["at"] - now + 60, attempt["duration_seconds"], attempt["error"]) for attempt in message["attempts"]
+    ]
+    assert tries == [(pytest.approx(0), 30.0, "timeout"), (pytest.approx(4), 30.0, "timeout")]
+
+
+def test_files_of_faults_and_profiles(start, tmp_path):
+    """A profile and faults from files are what the sandbox then says that it runs with."""
+    (tmp_path / "mine.toml").write_text("gaps_seconds = [1]\n")
+    (tmp_path / "faults.toml").write_text("[all]\ndelay = 0.5\n")
+    sandbox = start("--profile", "mine.toml", "--faults", "faults.toml")
+    banner = sandbox.call("GET", "/_sandbox/")
+    assert (banner["profile"], banner["faults"]["all"], banner["clock"]) == ("mine", {"delay": 0.5}, "real")
 
 
 def test_delivers_to_a_listener(start):

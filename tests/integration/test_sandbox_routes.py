@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import httpx2
 import pytest
 
-from upcall.sandbox import Faults, ManualClock, Sandbox, create_app
+from upcall.sandbox import Faults, ManualClock, Sandbox
 from upcall.sandbox.fleet import imei
 from upcall.sandbox.http import MAX_BODY_BYTES
 from upcall.thingspace import parse_callback
@@ -28,7 +28,7 @@ class Poster:
     def __init__(self):
         self.bodies = []
 
-    async def post(self, url, body, headers):
+    async def post(self, url, body, headers, **_):
         self.bodies.append(body)
         return SimpleNamespace(status=200)
 
@@ -40,9 +40,9 @@ class World:
         self.clock = ManualClock()
         self.poster = Poster()
         self.lines = []
-        self.sandbox = create_app(clock=self.clock, poster=self.poster, seed=1, log=self.lines.append, **options)
+        self.sandbox = Sandbox(clock=self.clock, poster=self.poster, seed=1, log=self.lines.append, **options)
         transport = httpx2.ASGITransport(self.sandbox, client=(peer, 1))
-        self.client = httpx2.AsyncClient(transport=transport, base_url="http://sandbox")
+        self.client = httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1")
         self.headers = {}
 
     async def token(self):
@@ -175,6 +175,30 @@ async def test_unknown_paths(world, path):
 async def test_unknown_methods(world):
     """A method that a path does not have is answered as an unknown path."""
     assert (await world.call("PATCH", CALLBACKS)).json()["fault"]["code"] == "900906"
+
+
+async def test_a_base_url_without_api(world):
+    """The gateway does not say what is wrong with such a path: the log does."""
+    await world.client.get("/fota/v2/callbacks/a")
+    assert "(every path of the API begins with /api)" in world.lines[-1]
+    await world.client.get("/api/fota/v9/callbacks/a")
+    assert "begins with" not in world.lines[-1]
+
+
+async def test_an_http_url_without_its_option(world):
+    """The log says what to start the sandbox with; what the answer says is what the provider might."""
+    answer = await world.call("POST", CALLBACKS, json={"url": "http://127.0.0.1:8080/callbacks/t"})
+    assert "(--allow-http lets listeners on this machine use http)" in world.lines[-1]
+    assert "allow-http" not in answer.text
+
+
+async def test_control_calls_that_there_are_not(world):
+    """A mistyped control call is told apart from one with a wrong method, and neither is the provider's."""
+    unknown = await world.client.get("/_sandbox/delivery")
+    assert error(unknown) == (404, "NOT_FOUND", "No such control call; /openapi.json has them all")
+    wrong = await world.client.delete("/_sandbox/clock")
+    assert error(wrong) == (405, "METHOD_NOT_ALLOWED", "This control call takes GET, POST")
+    assert wrong.headers["allow"] == "GET, POST"
 
 
 async def test_bearer_errors(world):
@@ -506,11 +530,11 @@ async def _run_interrupted(state, pauses):
         world = World()
         sandbox = Sandbox(state=state, seed=3, clock=clock, poster=poster)
         world.sandbox, world.clock = sandbox, clock
-        world.client = httpx2.AsyncClient(transport=httpx2.ASGITransport(sandbox), base_url="http://sandbox")
+        world.client = httpx2.AsyncClient(transport=httpx2.ASGITransport(sandbox), base_url="http://127.0.0.1")
         await world.log_in()
         if number == 0:
             await world.call("POST", CALLBACKS, json={"url": URL})
-            await world.schedule(20)
+            await world.schedule(20, hours=1.0)
         else:
             sandbox._engine.resume()
             sandbox.campaigns.resume()
@@ -523,7 +547,7 @@ async def _run_interrupted(state, pauses):
 
 async def test_lifespan():
     """A server's lifespan starts and stops the sandbox."""
-    sandbox = create_app()
+    sandbox = Sandbox()
     messages = asyncio.Queue()
     sent = []
 
@@ -541,7 +565,7 @@ async def test_lifespan():
 
 async def test_a_caller_that_goes_away():
     """A caller that hangs up in the middle of its request gets no answer and breaks nothing."""
-    sandbox, sent = create_app(), []
+    sandbox, sent = Sandbox(), []
 
     async def receive():
         return {"type": "http.disconnect"}

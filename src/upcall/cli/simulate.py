@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import random
 import time
+import urllib.request
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
@@ -23,8 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["Snapshot", "run_campaign", "simulate"]
 
 _MAX_DEVICES = 1_000_000
+_MAX_HOURS = 8784
 _POLL_SECONDS = 0.2
 _LINE_EVERY_SECONDS = 2.0
+_LONG_SECONDS = 120.0
 
 
 class Snapshot(NamedTuple):
@@ -59,8 +64,8 @@ def simulate(
     truth that a listener's own view should equal. Devices that fail do not make the command fail.
     """
     from upcall.client import ThingSpaceClient
-    from upcall.errors import NotASandboxError, SettingsError
-    from upcall.thingspace import check_account
+    from upcall.errors import NotASandboxError, RequestNotSentError, SettingsError
+    from upcall.thingspace import ENVIRONMENTS, check_account
 
     try:
         check_account(account)
@@ -68,16 +73,25 @@ def simulate(
         raise SettingsError(f"{error}.") from None
     if not 0 < hours < float("inf"):
         raise SettingsError(f"--hours is {hours}.", hint="Give a number above 0.")
+    if hours > _MAX_HOURS:
+        raise SettingsError(f"--hours is {hours:g}.", hint=f"Give at most {_MAX_HOURS}, a year.")
+    how = "Start one with: upcall sandbox; then set THINGSPACE_BASE_URL to the URL of its ready line."
     with ThingSpaceClient() as client:
-        banner = client.sandbox_banner()
+        # No environment of the provider's is asked: it would only say that it knows no such path.
+        is_provider = any(client.base_url == environment.base_url for environment in ENVIRONMENTS.values())
+        try:
+            banner = None if is_provider else client.sandbox_banner()
+        except RequestNotSentError as error:
+            why = error.message.partition(f"{client.base_url}: ")[2] or error.message
+            raise RequestNotSentError(f"No sandbox answers at {client.base_url}: {why}", hint=how) from None
         if banner is None:
             raise NotASandboxError(
-                f"{client.base_url} is no sandbox, and simulate schedules campaigns in sandboxes only.",
-                hint="Start one with: upcall sandbox; then set THINGSPACE_BASE_URL to the URL of its ready line.",
+                f"{client.base_url} is no sandbox, and simulate schedules campaigns in sandboxes only.", hint=how
             )
         _say_what_comes(client, account, hours, banner)
         with _Display(devices) as display:
             truth = run_campaign(client, account, devices=devices, hours=hours, seed=seed, on_progress=display.show)
+        _say_what_was_delivered(client, truth["campaign_id"])
     if not as_json:
         _summarise(truth)
     output.emit(truth)
@@ -166,10 +180,32 @@ def _device_states(client: ThingSpaceClient, account: str, campaign_id: str) -> 
 
 
 def _say_what_comes(client: ThingSpaceClient, account: str, hours: float, banner: dict[str, Any]) -> None:
+    registered = client.software_management_callbacks_v2.list_registered_callbacks(account).url
     speed = float(banner.get("speed") or 1.0)
-    output.log(f"{hours:g} h of virtual time at speed {speed:g}: about {hours * 3600 / speed:.1f} s")
-    if client.software_management_callbacks_v2.list_registered_callbacks(account).url is None:
+    seconds = hours * 3600 / speed
+    if banner.get("clock") == "manual":
+        root = client.base_url.removesuffix("/api")
+        output.log(
+            f"{hours:g} h of virtual time, by a clock that only you move:"
+            f" curl -X POST {root}/_sandbox/clock -d '{{\"advance_seconds\": 60}}'"
+        )
+    else:
+        faster = (
+            "; a sandbox that is started with --speed 3600 takes a second an hour" if seconds > _LONG_SECONDS else ""
+        )
+        output.log(f"{hours:g} h of virtual time at speed {speed:g}: about {seconds:.1f} s{faster}")
+    if registered is None:
         output.log(f"no listener is registered for {account}: its callbacks will be lost")
+
+
+def _say_what_was_delivered(client: ThingSpaceClient, campaign_id: str) -> None:
+    """Say what became of the campaign's callbacks, where the sandbox tells: it answers this machine only."""
+    url = f"{client.base_url.removesuffix('/api')}/_sandbox/summary?campaign={campaign_id}"
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with contextlib.suppress(OSError, ValueError, KeyError), direct.open(url, timeout=10) as answer:
+        summary = json.load(answer)
+        states = ", ".join(f"{count} {state}" for state, count in summary["states"].items() if count)
+        output.log(f"{summary['callbacks']} callbacks in {summary['tries']} tries: {states}")
 
 
 def _summarise(truth: dict[str, Any]) -> None:

@@ -5,17 +5,31 @@ from __future__ import annotations
 import asyncio
 import select
 import time
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, cast
 
 from upcall.outbound.failures import failure, failure_of
 from upcall.outbound.response import Answer, MalformedAnswerError, ResponseReader
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from upcall.errors import DeliveryError
 
-__all__ = ["NEVER", "Connection", "Keeper"]
+__all__ = ["NEVER", "Connection", "Keeper", "Rest"]
 
 NEVER: Final = float("inf")
+
+
+class Rest(NamedTuple):
+    """Hold a body that is sent as it comes.
+
+    Args:
+        parts: Its parts.
+        length: How many bytes they should be.
+    """
+
+    parts: AsyncIterator[bytes]
+    length: int
 
 
 class Keeper(Protocol):
@@ -56,6 +70,7 @@ class Connection(asyncio.Protocol):
         self._max_response_bytes = max_response_bytes
         self._is_open = False
         self._began = 0.0
+        self._missing = 0
         self._reader: ResponseReader | None = None
         self._waiting: asyncio.Future[Answer] | None = None
 
@@ -70,13 +85,14 @@ class Connection(asyncio.Protocol):
         # What has come in since the loop last looked would be too late to learn after the request is written.
         return self._is_open and not self._transport.is_closing() and not self._incoming.poll(0)
 
-    async def exchange(self, request: bytes, began: float, deadline: float) -> Answer:
+    async def exchange(self, request: bytes, began: float, deadline: float, rest: Rest | None = None) -> Answer:
         """Send a request and return its answer.
 
         Args:
-            request: All of it.
+            request: All of it, or what comes before the rest.
             began: When it was asked for, for the answer's time.
             deadline: Until when the answer may take, by the monotonic clock.
+            rest: What follows, as it comes; where it ends early, the connection does.
 
         Raises:
             DeliveryError: No whole answer came; `kind` says why.
@@ -86,15 +102,30 @@ class Connection(asyncio.Protocol):
         waiting: asyncio.Future[Answer] = self.gone.get_loop().create_future()
         self._waiting = waiting
         self._began = began
+        self._missing = 0 if rest is None else rest.length
         self._reader = ResponseReader(self._max_response_bytes)
         self._keeper.watch(self, deadline)
         self._transport.write(request)
+        sending = None if rest is None else asyncio.ensure_future(self._send(rest, waiting))
         try:
             return await waiting
         except asyncio.CancelledError:
             if self._waiting is waiting:
                 self.abort()  # the answer to this request must not become the answer to another
             raise
+        finally:
+            if sending is not None:
+                sending.cancel()
+
+    async def _send(self, rest: Rest, waiting: asyncio.Future[Answer]) -> None:
+        """Send what comes; what ends early, or is too long, ends the connection."""
+        async for part in rest.parts:
+            self._missing -= len(part)
+            if self._waiting is not waiting or self._missing < 0:
+                break
+            self._transport.write(part)
+        if self._missing and self._waiting is waiting:
+            self.fail("reset", "the body was not sent as long as it is")
 
     def expire(self) -> None:
         """End what takes too long: an answer, or the wait for another request."""
@@ -150,7 +181,8 @@ class Connection(asyncio.Protocol):
     def _answered(self, reader: ResponseReader) -> None:
         waiting, self._waiting, self._reader = self._waiting, None, None
         # Bytes of a request that are still to be sent would be read as the beginning of the next.
-        if reader.keeps_alive and not self._transport.is_closing() and not self._transport.get_write_buffer_size():
+        is_sent = not self._missing and not self._transport.get_write_buffer_size()
+        if reader.keeps_alive and is_sent and not self._transport.is_closing():
             self._keeper.rest(self)
         else:
             self.abort()

@@ -11,14 +11,14 @@ import time
 from typing import TYPE_CHECKING, Final, Self
 
 from upcall.errors import SettingsError
-from upcall.outbound.connection import Connection
+from upcall.outbound.connection import Connection, Rest
 from upcall.outbound.failures import failure, failure_of
 from upcall.outbound.pool import Pool
 from upcall.outbound.targets import check_address, refused
 from upcall.outbound.urls import Destination
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from types import TracebackType
 
     from upcall.outbound.response import Answer
@@ -90,13 +90,24 @@ class GuardedPoster:
                 opening.reschedule(now)
         await self._pool.aclose()
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def post(
+        self,
+        url: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        *,
+        parts: AsyncIterator[bytes] | None = None,
+        on_connected: Callable[[], None] | None = None,
+    ) -> Answer:
         """Send a body and return the answer, whatever its status.
 
         Args:
             url: Where to.
             body: The bytes.
             headers: The whole of what describes them; each try should carry the same.
+            parts: What is sent in the body's place, as it comes; where that is shorter than the body, the connection
+                ends there.
+            on_connected: Called once there is a connection.
 
         Raises:
             TargetRefusedError: The URL leads to an address that is not allowed, or is written in an odd form.
@@ -104,16 +115,20 @@ class GuardedPoster:
         """
         began = time.monotonic()
         destination = self._destinations.get(url) or self._read(url)
-        request = b"%b%b\r\n%b" % (destination.head, self._fields(destination, headers, len(body)), body)
+        first = body if parts is None else b""
+        request = b"%b%b\r\n%b" % (destination.head, self._fields(destination, headers, len(body)), first)
         connection = self._pool.take(destination.origin) or await self._open(destination)
-        return await connection.exchange(request, began, began + self._total_timeout_seconds)
+        if on_connected is not None:
+            on_connected()
+        rest = None if parts is None else Rest(parts, len(body))
+        return await connection.exchange(request, began, began + self._total_timeout_seconds, rest)
 
     def _read(self, url: str) -> Destination:
         """Refuse what is wrong with a URL before any name is resolved; an address in it never is."""
         try:
             destination = Destination.of(url)
         except ValueError as error:
-            raise refused(self._targets, "The URL", str(error)) from None
+            raise refused(self._targets, "The URL", str(error), "Correct the URL.") from None
         if destination.is_address:
             check_address(self._targets, destination.host, destination.host, destination.port)
         if len(self._destinations) == _MOST_DESTINATIONS:

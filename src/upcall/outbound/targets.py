@@ -126,17 +126,20 @@ def check_address(targets: Targets | OwnTarget, host: str, text: str, port: int)
         address = ipaddress.ip_address(text)
     except ValueError:
         # 0177.0.0.1, 2130706433, 127.1: what they mean depends on who reads them.
-        raise refused(targets, host, "it is an address in an odd form") from None
+        raise refused(targets, host, "it is an address in an odd form", _PLAINLY) from None
     if isinstance(address, ipaddress.IPv6Address) and (address.ipv4_mapped or address.scope_id):
-        raise refused(targets, host, f"{address} is an address in an odd form")
+        raise refused(targets, host, f"{address} is an address in an odd form", _PLAINLY)
     if not targets.allows(address, port):
         raise refused(targets, host, f"{address} port {port} is not one that was allowed at start-up")
     return address
 
 
-def refused(targets: Targets | OwnTarget, host: str, why: str) -> TargetRefusedError:
+_PLAINLY: Final = "Write the address plainly, such as 192.0.2.1."
+
+
+def refused(targets: Targets | OwnTarget, host: str, why: str, hint: str | None = None) -> TargetRefusedError:
     """Make the refusal of a host, with what may be done about it."""
-    return TargetRefusedError(f"{host} was not sent to: {why}.", hint=targets.hint, kind="target")
+    return TargetRefusedError(f"{host} was not sent to: {why}.", hint=hint or targets.hint, kind="target")
 
 
 def _resolve_now(text: str, host: str) -> set[IPAddress]:

@@ -53,6 +53,8 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("it cannot be read") from None
         if parts.scheme not in _DEFAULT_PORTS or not host:
             raise ValueError("it is not http or https with a host")
+        if port == 0:
+            raise ValueError("its port is 0")
         if "@" in parts.netloc:
             raise ValueError("it holds a user name")
         if ":" not in host and not _HOST_NAME.fullmatch(host):

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 from upcall.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from upcall.sandbox.app import Sandbox, SandboxSettings, create_app
+    from upcall.sandbox.app import Sandbox, SandboxSettings
     from upcall.sandbox.clock import ManualClock, RealClock
-    from upcall.sandbox.faults import Faults, parse_faults
+    from upcall.sandbox.faults import FAULT_NAMES, Faults, Script, parse_faults
+    from upcall.sandbox.files import load_faults, load_profile
     from upcall.sandbox.profiles import PROFILES, Profile
     from upcall.sandbox.state import Credentials
 
 __all__ = [
+    "FAULT_NAMES",
     "PROFILES",
     "Credentials",
     "Faults",
@@ -25,14 +27,17 @@ __all__ = [
     "RealClock",
     "Sandbox",
     "SandboxSettings",
-    "create_app",
+    "Script",
+    "load_faults",
+    "load_profile",
     "parse_faults",
 ]
 
 _NAMES_OF = {
-    "app": ("Sandbox", "SandboxSettings", "create_app"),
+    "app": ("Sandbox", "SandboxSettings"),
     "clock": ("ManualClock", "RealClock"),
-    "faults": ("Faults", "parse_faults"),
+    "faults": ("FAULT_NAMES", "Faults", "Script", "parse_faults"),
+    "files": ("load_faults", "load_profile"),
     "profiles": ("PROFILES", "Profile"),
     "state": ("Credentials",),
 }

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import TYPE_CHECKING
 
-from upcall.sandbox.http import Answer, RequestError, fault, json_answer, oauth_error, provider_error
+from upcall.sandbox.faults import SESSION_DEAD_SECONDS
+from upcall.sandbox.http import (
+    Answer,
+    RequestError,
+    fault,
+    json_answer,
+    oauth_error,
+    provider_error,
+    wrong_authentication,
+)
+from upcall.sandbox.models import OauthToken, SessionToken
 
 if TYPE_CHECKING:
     from upcall.sandbox.app import Sandbox
     from upcall.sandbox.http import Request
 
-__all__ = ["issue_token", "log_in", "log_out", "require_bearer", "require_session", "revoke_token"]
+__all__ = ["bearer_of", "issue_token", "log_in", "log_out", "require_bearer", "require_session", "revoke_token"]
 
 _SESSION_ERRORS = {
     "Expired": ("REQUEST_FAILED.SessionToken.Expired", "The session token has expired. Log in again."),
@@ -26,15 +35,25 @@ def require_bearer(sandbox: Sandbox, request: Request) -> None:
     """Check the bearer token of a call.
 
     Raises:
-        RequestError: It is missing (900902) or not live (900901), in the gateway's shape.
+        RequestError: It is missing (900902) or not live (900901), in the gateway's shape; or the header holds
+            credentials of another kind (403, XML).
     """
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
+    scheme, _, rest = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() not in {"", "bearer"} and rest.strip():
+        raise RequestError(wrong_authentication())
+    token = bearer_of(request)
+    if not token:
         raise RequestError(fault(401, "900902", "Missing Credentials", "Required OAuth credentials were not provided"))
-    if not sandbox.access.is_bearer(token.strip(), sandbox.clock.now()):
+    if not sandbox.access.is_bearer(token, sandbox.clock.now()):
         raise RequestError(
             fault(401, "900901", "Invalid Credentials", "Access failure for API, the token is not valid")
         )
+
+
+def bearer_of(request: Request) -> str:
+    """Return the bearer token of a call, empty where it carries none."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def require_session(sandbox: Sandbox, request: Request) -> None:
@@ -47,24 +66,17 @@ def require_session(sandbox: Sandbox, request: Request) -> None:
     if verdict.error is not None:
         code, message = _SESSION_ERRORS[verdict.error]
         raise RequestError(provider_error(401, f"UnifiedWebService.{code}", message))
-    sandbox.keep_access()
+    sandbox.keep_access_soon()
 
 
 async def issue_token(sandbox: Sandbox, request: Request) -> Answer:
-    """Answer ``POST /ts/v1/oauth2/token``."""
+    """Answer ``POST /ts/v1/oauth2/token``: the client's bearer token, the same within the hour."""
     client_id = _client(sandbox, request)
     if request.form().get("grant_type") != "client_credentials":
         return oauth_error(400, "invalid_request", "grant_type must be client_credentials")
     bearer, seconds = sandbox.access.issue_token(client_id, sandbox.clock.now(), sandbox.secrets)
     await sandbox.keep_access_now()
-    return json_answer(
-        {
-            "access_token": bearer.token,
-            "scope": "am_application_scope default",
-            "token_type": "Bearer",
-            "expires_in": seconds,
-        }
-    )
+    return json_answer(OauthToken(bearer.token, "am_application_scope default", "Bearer", seconds))
 
 
 async def revoke_token(sandbox: Sandbox, request: Request) -> Answer:
@@ -83,7 +95,7 @@ async def revoke_token(sandbox: Sandbox, request: Request) -> Answer:
 
 
 async def log_in(sandbox: Sandbox, request: Request) -> Answer:
-    """Answer ``POST /m2m/v1/session/login``.
+    """Answer ``POST /m2m/v1/session/login``: a new session.
 
     Source: "Start connectivity management session" (documented); the codes of a refusal are assumed.
     """
@@ -92,10 +104,12 @@ async def log_in(sandbox: Sandbox, request: Request) -> Answer:
     username, password = body.get("username"), body.get("password")
     if not isinstance(username, str) or not isinstance(password, str):
         return provider_error(400, "UnifiedWebService.INPUT_INVALID.Credentials.Missing", "Give username and password.")
-    login = sandbox.access.log_in(username, password, sandbox.clock.now(), sandbox.secrets)
+    now = sandbox.clock.now()
+    dies_at = now + SESSION_DEAD_SECONDS if sandbox.session_dies() else None
+    login = sandbox.access.log_in(username, password, now, sandbox.secrets, dies_at=dies_at)
     await sandbox.keep_access_now()
     if login.session_token is not None:
-        return json_answer({"sessionToken": login.session_token})
+        return json_answer(SessionToken(login.session_token))
     if login.locked:
         message = "The account is locked after five refused logins. Only support unlocks it."
         return provider_error(400, "UnifiedWebService.REQUEST_FAILED.Account.Locked", message)
@@ -105,13 +119,13 @@ async def log_in(sandbox: Sandbox, request: Request) -> Answer:
 
 
 async def log_out(sandbox: Sandbox, request: Request) -> Answer:
-    """Answer ``POST /m2m/v1/session/logout``."""
+    """Answer ``POST /m2m/v1/session/logout``: the session is over."""
     require_bearer(sandbox, request)
     require_session(sandbox, request)
     token = request.headers["vz-m2m-token"].strip()
     sandbox.access.log_out(token)
     await sandbox.keep_access_now()
-    return json_answer({"sessionToken": token})
+    return json_answer(SessionToken(token))
 
 
 def _client(sandbox: Sandbox, request: Request) -> str:
@@ -121,7 +135,7 @@ def _client(sandbox: Sandbox, request: Request) -> str:
         raise RequestError(fault(401, "900902", "Missing Credentials", "Required OAuth credentials were not provided"))
     try:
         decoded = base64.b64decode(encoded.strip(), validate=True).decode("utf-8")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:
         decoded = ""
     client_id, _, client_secret = decoded.partition(":")
     if not sandbox.access.credentials.is_client(client_id, client_secret):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from upcall.sandbox.http import Answer, invalid_parameter, json_answer
+from upcall.sandbox.models import CallbackBody, Success
 from upcall.thingspace import check_callback_url
 
 if TYPE_CHECKING:
@@ -20,23 +23,26 @@ async def show(sandbox: Sandbox, _: Request, account: str) -> Answer:
     Source: the empty answer is documented for V1 and V3, inferred for V2.
     """
     url = sandbox.access.listener(account)
-    return Answer(200) if url is None else json_answer({"url": url})
+    return Answer(200) if url is None else json_answer(CallbackBody(url))
 
 
 async def register(sandbox: Sandbox, request: Request, account: str) -> Answer:
-    """Answer POST and PUT: both put a URL in the place of any other.
+    """Answer POST and PUT: register a URL in the place of any other.
 
     Source: "Register" and "Modify a callback listener URL V2" (documented). That PUT with nothing registered creates
         is assumed.
     """
-    url = request.json_object().get("url")
+    url, allow_http = request.json_object().get("url"), sandbox.options.allow_http
     try:
-        checked = check_callback_url(url, allow_http=sandbox.options.allow_http)
+        checked = check_callback_url(url, allow_http=allow_http)
     except (TypeError, ValueError) as error:
-        return invalid_parameter(f"Invalid callback url: {error}")
-    sandbox.access.register(account, checked)
-    await sandbox.keep_access_now()
-    return json_answer({"url": checked})
+        refusal = invalid_parameter(f"Invalid callback url: {error}")
+        is_http = isinstance(url, str) and url.lower().startswith("http:")
+        note = "--allow-http lets listeners on this machine use http" if is_http and not allow_http else ""
+        return msgspec.structs.replace(refusal, note=note)
+    sandbox.register(account, checked)
+    await sandbox.store.flush()
+    return json_answer(CallbackBody(checked))
 
 
 async def deregister(sandbox: Sandbox, _: Request, account: str) -> Answer:
@@ -44,6 +50,6 @@ async def deregister(sandbox: Sandbox, _: Request, account: str) -> Answer:
 
     Source: "Deregister a callback listener" (documented); with nothing registered it is assumed.
     """
-    if sandbox.access.deregister(account):
-        await sandbox.keep_access_now()
-    return json_answer({"success": True})
+    if sandbox.deregister(account):
+        await sandbox.store.flush()
+    return json_answer(Success(success=True))

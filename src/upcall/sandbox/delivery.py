@@ -1,69 +1,106 @@
-"""The delivery engine: sends callbacks as the provider does, and enters every try in the ledger."""
+"""The delivery engine: sends callbacks as the schedule says, and enters every try in the ledger."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from functools import partial
+from functools import lru_cache, partial
 from random import Random
-from typing import TYPE_CHECKING, Final, Protocol
-from urllib.parse import urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
 
 from upcall.errors import DeliveryError
 from upcall.redact import mask_url_token
-from upcall.sandbox.faults import REORDER_SECONDS, Faults
+from upcall.sandbox.clock import OWNER
 from upcall.sandbox.ledger import Attempt
+from upcall.sandbox.schedule import Schedule, Verdict, is_acknowledgement
+from upcall.sandbox.sending import Sender
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from upcall.sandbox.clock import Agenda
+    from upcall.sandbox.clock import Agenda, Entry
+    from upcall.sandbox.faults import Fortune
     from upcall.sandbox.ledger import Ledger, Message
     from upcall.sandbox.messages import Callback
     from upcall.sandbox.persistence import Store
     from upcall.sandbox.profiles import Profile
+    from upcall.sandbox.sending import Poster
 
-__all__ = ["HEADERS", "MAX_IN_FLIGHT", "DeliveryEngine", "Posted", "Poster"]
-
-HEADERS: Final = {"Content-Type": "application/json", "User-Agent": "Verizon's callback service"}
-"""What every try carries. Source: measured on a sister service (observed)."""
-
-MAX_IN_FLIGHT: Final = 16
-"""Requests that one account's listener gets at a time, so that a slow one starves nobody else."""
+__all__ = ["DeliveryEngine", "Target"]
 
 _GRACE_SECONDS: Final = 2.0
 _BROKEN_OFF_SECONDS: Final = 5.0
 """After so long a try is made again that could not be entered, such as on a full disk."""
 
-
-class Posted(Protocol):
-    """Say what the engine reads of an answer."""
-
-    @property
-    def status(self) -> int:
-        """Return the HTTP status."""
-        ...
+_HANGING_SECONDS: Final = 1.0
+"""How long, in real time, a request may be in the air before a manual clock is moved on without its answer."""
 
 
-class Poster(Protocol):
-    """Send one POST; `upcall.outbound.GuardedPoster` does."""
+class Target(NamedTuple):
+    """Say where a try goes.
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Posted:
-        """Send a body and return the answer.
+    Args:
+        url: The URL.
+        fault: ``stale_listener`` or ``stolen`` where a fault chose it.
+    """
 
-        Raises:
-            DeliveryError: No answer came, or the target is not allowed.
-        """
-        ...
+    url: str
+    fault: str | None = None
 
 
 class _Lane:
-    """Hold what waits for one account's listener."""
+    """Hold what waits for one listener.
 
-    def __init__(self) -> None:
-        self.waiting: deque[Message] = deque()
+    Args:
+        name: Its scheme, host and port; empty where nobody is registered.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.waiting: deque[_Live] = deque()
         self.running = 0
-        self.held: Message | None = None
+        self.entered = 0
+        """Up to which put the store must be flushed before the next one leaves: the order stays as it is."""
+
+
+class _Live:
+    """Be a callback that is not done with.
+
+    Args:
+        message: What the ledger holds of it.
+    """
+
+    __slots__ = ("entry", "message", "numbers")
+
+    def __init__(self, message: Message) -> None:
+        self.message = message
+        self.entry: Entry | None = None
+        self.numbers: set[int] = set()
+        """Its tries that are in the air."""
+
+
+class _Try:
+    """Be one try in the air.
+
+    Args:
+        live: The callback.
+        number: Which of its tries this is.
+        target: Where it goes; None where nobody is registered.
+        lane: Whose place it takes; None for a copy, which takes none.
+    """
+
+    __slots__ = ("is_again", "lane", "live", "message", "number", "target")
+
+    def __init__(self, live: _Live, number: int, target: Target | None, lane: _Lane | None) -> None:
+        self.live = live
+        self.message = live.message
+        self.number = number
+        self.target = target
+        self.lane = lane
+        self.is_again = live.message.acknowledged
 
 
 class DeliveryEngine:
@@ -75,11 +112,12 @@ class DeliveryEngine:
         agenda: What waits for the next try.
         profile: When a callback is tried again.
         speed: What retry gaps and fault delays are divided by; deadlines keep real time.
-        faults: What goes wrong on purpose.
-        seed: What decides when it does.
+        fortune_of: Returns what a callback meets, asked once a callback.
+        seed: What picks the waits.
         poster: What sends.
-        listener_of: Returns an account's registered URL, asked at each try.
+        target_of: Returns where an account's callback goes now, None where nobody is registered; asked at each try.
         log: Takes one line for a person.
+        warn: Takes a line that nobody should miss; None gives it to `log`.
     """
 
     def __init__(
@@ -90,212 +128,348 @@ class DeliveryEngine:
         agenda: Agenda,
         profile: Profile,
         speed: float,
-        faults: Faults,
+        fortune_of: Callable[[Message], Fortune],
         seed: int,
         poster: Poster,
-        listener_of: Callable[[str], str | None],
+        target_of: Callable[[Message], Target | None],
         log: Callable[[str], None],
+        warn: Callable[[str], None] | None = None,
     ) -> None:
         self._ledger = ledger
         self._store = store
         self._agenda = agenda
         self._profile = profile
-        self._speed = speed
-        self._faults = faults
+        self._schedule = Schedule(profile, speed)
+        self._sender = Sender(poster, agenda, profile)
+        self._fortune_of = fortune_of
         self._seed = seed
-        self._poster = poster
-        self._listener_of = listener_of
+        self._target_of = target_of
         self._log = log
+        self._warn = warn or log
         self._lanes: dict[str, _Lane] = {}
-        self._in_flight: dict[int, set[int]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._told: set[tuple[str, str]] = set()
+        self._held: dict[str, _Live] = {}
+        self._in_the_air: dict[_Try, asyncio.Task[None]] = {}
+        self._hanging: set[object] = set()
+        self._flushing: asyncio.Future[None] | None = None
+        self._broken_by: BaseException | None = None
         self._closed = False
 
     def resume(self) -> None:
         """Go on with the callbacks of an earlier run that were not done with."""
         for message in self._ledger.unfinished():
             # A try that was interrupted is made again: whether it arrived is not known.
-            message.started = len(message.attempts)
-            self._plan(message, message.next_at or 0.0)
+            message.started = max((attempt.number for attempt in message.attempts), default=0)
+            live = _Live(message)
+            if self._schedule.is_overtaken(message):
+                self._held.setdefault(message.account, live)
+            self._plan(live, message.next_at or 0.0)
 
     def submit(self, callback: Callback) -> Message:
         """Take over a callback: enter it, and send it unless a fault says otherwise."""
         now = self._agenda.clock.now()
         message = self._ledger.add(callback, now)
-        fortune = self._faults.draw(self._random("fault", message))
-        lane = self._lane(message.account)
-        if fortune.drop:
-            self._finish(message, "dropped")
-        elif fortune.reorder and lane.held is None:
-            lane.held = message
-            self._plan(message, now + REORDER_SECONDS / self._speed)
-            return message
-        else:
-            self._plan(message, now + fortune.delay_seconds / self._speed)
-        if lane.held is not None and not fortune.drop:
-            held, lane.held = lane.held, None
-            self._plan(held, message.next_at or now)
+        message.fortune = self._fortune_of(message)
+        live, held = _Live(message), self._held.get(message.account)
+        is_overtaken = message.fortune.reorder and held is None
+        verdict = self._schedule.first(message.fortune, now, is_overtaken=is_overtaken)
+        self._follow(live, verdict)
+        if verdict.next_at is None:
+            self._tell(message, "dropped on purpose", self._warn)  # it overtakes nobody
+        elif is_overtaken:
+            self._held[message.account] = live
+        elif held is not None:
+            del self._held[message.account]
+            self._plan(held, min(verdict.next_at, held.message.next_at or verdict.next_at))
         return message
 
+    def listener_changed(self, account: str) -> None:
+        """Let an account's callbacks that wait for a listener go to the one that is registered now."""
+        for lane in list(self._lanes.values()):
+            moving = [live for live in lane.waiting if live.message.account == account]
+            if moving:
+                lane.waiting = deque(live for live in lane.waiting if live.message.account != account)
+                for live in moving:
+                    self._queue(live)
+
     async def settle(self) -> None:
-        """Wait until no request is in the air."""
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
+        """Wait until no request is in the air, but those that sleep by the agenda or hang.
+
+        Where nothing ends for a second of real time, those in the air are not waited for again: their deadlines end
+        them.
+        """
+        while True:
+            self._agenda.stirred.clear()
+            self._hanging &= self._sender.posting
+            awake = self._in_the_air.keys() - self._agenda.asleep() - self._hanging
+            if not awake:
+                return
+            try:
+                async with asyncio.timeout(_HANGING_SECONDS):
+                    await self._agenda.stirred.wait()
+            except TimeoutError:
+                self._hanging |= awake & self._sender.posting
 
     async def close(self) -> None:
         """Start nothing more, give the requests in the air a moment, then let go of them."""
         self._closed = True
-        if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=_GRACE_SECONDS)
-        for task in set(self._tasks):
+        if self._in_the_air and not self._agenda.clock.is_manual:  # whose deadlines nobody would reach
+            await asyncio.wait(self._in_the_air.values(), timeout=_GRACE_SECONDS)
+        await self.abandon()
+
+    def detach(self) -> None:
+        """Write nothing any more, whatever still ends: a reset has forgotten it."""
+        self._closed = True
+        self._ledger.detach()
+
+    async def abandon(self) -> None:
+        """Start nothing more, and let go of the requests in the air."""
+        self._closed = True
+        tasks = list(self._in_the_air.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _plan(self, message: Message, when: float) -> None:
-        message.next_at = when
-        self._ledger.keep(message)
-        self._agenda.at(when, partial(self._queue, message, when))
+    # when a callback is due
 
-    def _queue(self, message: Message, when: float) -> None:
-        if message.next_at != when:
-            return  # planned anew since: another callback overtook it
-        lane = self._lane(message.account)
-        if lane.held is message:
-            lane.held = None
-        lane.waiting.append(message)
+    def _plan(self, live: _Live, when: float) -> None:
+        if live.entry is not None:
+            live.entry.cancel()
+        live.message.next_at = when
+        self._ledger.keep(live.message)
+        live.entry = self._agenda.at(when, partial(self._due, live))
+
+    def _follow(self, live: _Live, verdict: Verdict) -> None:
+        """Do what the schedule said."""
+        if verdict.state is not None:
+            live.message.state = verdict.state
+        if verdict.next_at is None:
+            live.message.next_at = None
+            self._ledger.keep(live.message)
+        else:
+            self._plan(live, verdict.next_at)
+
+    def _due(self, live: _Live) -> None:
+        if self._held.get(live.message.account) is live:
+            del self._held[live.message.account]
+        self._queue(live)
+
+    def _queue(self, live: _Live) -> None:
+        target = self._target_of(live.message)
+        name = "" if target is None else _origin(target.url)
+        lane = self._lanes.setdefault(name, _Lane(name))
+        lane.waiting.append(live)
         self._pump(lane)
 
     def _pump(self, lane: _Lane) -> None:
-        while lane.waiting and lane.running < MAX_IN_FLIGHT and not self._closed:
+        """Start what has a place; what now goes to another listener waits for a place there."""
+        while lane.waiting and lane.running < self._profile.concurrency and not self._closed:
+            live = lane.waiting.popleft()
+            target = self._target_of(live.message)
+            if target is not None and _origin(target.url) != lane.name:
+                self._queue(live)
+                continue
             lane.running += 1
-            self._start(lane.waiting.popleft(), lane)
+            lane.entered = max(lane.entered, self._ledger.entered(live.message))
+            self._start(live, target, lane)
+        if not lane.waiting and not lane.running:
+            self._lanes.pop(lane.name, None)
 
-    def _start(self, message: Message, lane: _Lane | None) -> None:
-        """Start a try; a `lane` gets its place back when it ends."""
-        message.started += 1
-        number = message.started
-        self._in_flight.setdefault(message.id, set()).add(number)
-        task = asyncio.create_task(self._try(message, number))
-        self._tasks.add(task)
-        task.add_done_callback(partial(self._ended, message, number, lane))
+    # a try
 
-    def _ended(self, message: Message, number: int, lane: _Lane | None, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if lane is not None:
-            lane.running -= 1
-            self._pump(lane)
+    def _start(self, live: _Live, target: Target | None, lane: _Lane | None) -> None:
+        live.message.started += 1
+        flight = _Try(live, live.message.started, target, lane)
+        live.numbers.add(flight.number)
+        task = asyncio.create_task(self._run(flight, 0 if lane is None else lane.entered))
+        self._in_the_air[flight] = task
+        task.add_done_callback(partial(self._ended, flight))
+
+    def _ended(self, flight: _Try, task: asyncio.Task[None]) -> None:
+        del self._in_the_air[flight]
+        self._agenda.stirred.set()
+        flight.live.numbers.discard(flight.number)
+        if flight.lane is not None:
+            flight.lane.running -= 1
+            self._pump(flight.lane)
         if task.cancelled() or (error := task.exception()) is None:
             return
-        self._log(f"callback {message.id} broke off: {type(error).__name__}: {error}")
-        in_flight = self._in_flight.get(message.id, set())
-        in_flight.discard(number)
-        if message.next_at is not None and not in_flight:
-            self._in_flight.pop(message.id, None)
-            message.started = len(message.attempts)
-            self._plan(message, self._agenda.clock.now() + _BROKEN_OFF_SECONDS)
+        self._say_what_broke("callbacks wait", error)
+        if flight.message.next_at is not None and not flight.live.numbers:
+            flight.message.started = len(flight.message.attempts)
+            self._plan(flight.live, self._agenda.clock.now() + _BROKEN_OFF_SECONDS)
 
-    async def _try(self, message: Message, number: int) -> None:
+    async def _run(self, flight: _Try, entered: int) -> None:
+        OWNER.set(flight)
         # What is sent must not be forgotten: a restart would make it anew, with other bytes.
-        await self._store.flush()
-        url = self._listener_of(message.account)
-        if url is None:
-            self._in_flight.pop(message.id, None)
-            self._finish(message, "lost")
-            self._tell(message, "", "lost: no listener is registered")
+        await self._store.flush(entered)
+        if flight.lane is None and flight.message.acknowledged:
+            flight.message.started -= 1  # a copy that is not wanted any more
+        elif flight.target is None:
+            self._no_listener(flight)
         else:
-            await self._send(message, number, url)
-        await self._store.flush()
+            await self._send(flight, flight.target)
+        self.flush_soon()
 
-    async def _send(self, message: Message, number: int, url: str) -> None:
-        clock = self._agenda.clock
-        started = clock.now()
-        if self._profile.silence_seconds is not None:
-            self._agenda.at(started + self._profile.silence_seconds, partial(self._silent, message, number))
-        again = message.acknowledged
+    def _no_listener(self, flight: _Try) -> None:
+        message = flight.message
+        flight.live.numbers.discard(flight.number)
+        if flight.live.numbers:
+            return
+        if message.acknowledged:  # the copy that a fault wanted has nowhere to go
+            self._follow(flight.live, Verdict(message.state))
+        else:
+            self._follow(flight.live, Verdict("lost"))
+            self._tell(message, "lost: no listener is registered", self._warn)
+
+    async def _send(self, flight: _Try, target: Target) -> None:
+        message, clock = flight.message, self._agenda.clock
+        started, faults = clock.now(), _faults_of(flight, target)
+        silence = self._watch_silence(flight, started)
         status: int | None = None
-        error: str | None = None
+        failure: DeliveryError | None = None
         try:
-            status = (await self._poster.post(url, self._ledger.body(message), HEADERS)).status
-        except DeliveryError as failure:
-            error = failure.kind
-        duration = clock.now() - started
-        message.attempts.append(
-            Attempt(number=number, at=started, duration_seconds=duration, status=status, error=error, duplicate=again)
+            if target.fault == "stolen":
+                status = 200  # the system that took the slot answers what is not for it all the same
+            else:
+                status = await self._sender.send(target.url, self._ledger.body(message), faults)
+        except DeliveryError as error:
+            failure = error
+        finally:
+            if silence is not None:
+                silence.cancel()
+        attempt = Attempt(
+            number=flight.number,
+            url=_shown(target.url),
+            at=started,
+            duration_seconds=clock.now() - started,
+            status=status,
+            error=None if failure is None else failure.kind,
+            why=None if failure is None else failure.message,
+            duplicate=flight.is_again,
+            faults=faults,
         )
-        self._tell_attempt(message, url, message.attempts[-1])
-        self._decide(message, number, message.attempts[-1])
+        if self._schedule.refuses(message, attempt):
+            attempt = msgspec.structs.replace(attempt, faults=("refuse_once", *faults))
+        self._enter(flight, target, attempt)
+        self._tell_attempt(flight, attempt, failure)
 
-    def _silent(self, message: Message, number: int) -> None:
+    def _watch_silence(self, flight: _Try, started: float) -> Entry | None:
+        if self._profile.silence_seconds is None:
+            return None
+        return self._agenda.at(started + self._profile.silence_seconds, partial(self._silent, flight))
+
+    def _silent(self, flight: _Try) -> None:
         """Send a second copy where a try has been unanswered for too long."""
-        waiting = number in self._in_flight.get(message.id, ())
-        if waiting and not message.acknowledged and message.started < self._profile.max_attempts:
-            self._start(message, None)
+        if self._schedule.after_silence(flight.message, is_waiting=flight in self._in_the_air):
+            self._start(flight.live, self._target_of(flight.message), None)
 
-    def _decide(self, message: Message, number: int, attempt: Attempt) -> None:
-        """Say what follows when a try has ended."""
-        if attempt.status is not None and 200 <= attempt.status < 300:  # noqa: PLR2004 - any 2xx acknowledges
-            message.acknowledged = True
-            message.state = "acknowledged"
-        in_flight = self._in_flight[message.id]
-        in_flight.discard(number)
-        if in_flight:
-            self._ledger.keep(message)
-            return
-        del self._in_flight[message.id]
+    def _enter(self, flight: _Try, target: Target, attempt: Attempt) -> None:
+        """Enter a try in the ledger, and say what follows."""
+        live, message, now = flight.live, flight.message, self._agenda.clock.now()
+        message.attempts.append(attempt)
+        live.numbers.discard(flight.number)
         if message.acknowledged:
-            self._after_acknowledgement(message)
-        elif attempt.error == "target":
-            self._finish(message, "refused")
+            if attempt.duplicate:  # the copy that a fault wanted; one that silence earned changes nothing
+                message.next_at = None
+            self._ledger.keep(message)
+        elif is_acknowledgement(attempt) and "refuse_once" not in attempt.faults:
+            message.acknowledged = True
+            message.state = "stolen" if target.fault == "stolen" else "acknowledged"
+            self._follow(live, self._schedule.after_acknowledgement(message, now))
+        elif not live.numbers:
+            self._follow(live, self._schedule.after_try(message, attempt, now, self._random(message)))
         else:
-            self._after_failure(message)
+            self._ledger.keep(message)
 
-    def _after_acknowledgement(self, message: Message) -> None:
-        wait_seconds = self._faults.draw(self._random("fault", message)).duplicate_seconds
-        if wait_seconds is None or any(attempt.duplicate for attempt in message.attempts):
-            self._finish(message, "acknowledged")
-        else:
-            self._plan(message, self._agenda.clock.now() + wait_seconds / self._speed)
+    def flush_soon(self) -> None:
+        """Keep what has changed without holding anybody up: a try that is forgotten is made again."""
+        if self._flushing is None:
+            self._flushing = asyncio.ensure_future(self._store.flush())
+            self._flushing.add_done_callback(self._flushed)
 
-    def _after_failure(self, message: Message) -> None:
-        gap = self._profile.gap_seconds(message.started, self._random("gap", message))
-        if gap is None:
-            self._finish(message, "failed")
-        else:
-            self._plan(message, self._agenda.clock.now() + gap / self._speed)
-
-    def _finish(self, message: Message, state: str) -> None:
-        message.state = state
-        message.next_at = None
-        self._ledger.keep(message)
-
-    def _lane(self, account: str) -> _Lane:
-        return self._lanes.setdefault(account, _Lane())
-
-    def _random(self, purpose: str, message: Message) -> Random:
-        # By the message's number, not by the order of events: the same seed gives the same faults at any speed.
-        return Random(f"{self._seed}/{purpose}/{message.id}/{message.started if purpose == 'gap' else 0}")  # noqa: S311
-
-    def _tell_attempt(self, message: Message, url: str, attempt: Attempt) -> None:
-        shown = _shown(url)
-        if attempt.error == "target":
-            self._tell(message, shown, "refused: the target is not one that --deliver-to or loopback allows")
+    def _flushed(self, flushing: asyncio.Future[None]) -> None:
+        self._flushing = None
+        if flushing.cancelled() or self._closed:
             return
-        outcome = attempt.status if attempt.status is not None else attempt.error
-        note = ", again on purpose" if attempt.duplicate else ""
-        self._log(
-            f"callback {message.id} {message.type} to {shown} try {attempt.number}{note}:"
-            f" {outcome} in {attempt.duration_seconds * 1000:.0f} ms"
+        if (error := flushing.exception()) is not None:
+            self._say_what_broke("what became of callbacks is not kept yet", error)
+            flushing.get_loop().call_later(_BROKEN_OFF_SECONDS, self._flush_rest)
+        else:
+            self._flush_rest()
+
+    def _flush_rest(self) -> None:
+        """Keep what has changed since a flush began."""
+        if not self._closed and not self._store.is_kept():
+            self.flush_soon()
+
+    def _say_what_broke(self, what: str, error: BaseException) -> None:
+        """Say it once, however many waited for the same write."""
+        if error is not self._broken_by:
+            self._broken_by = error
+            self._warn(f"{what}: {type(error).__name__}: {error}")
+
+    def _random(self, message: Message) -> Random:
+        # By the message's number, not by the order of events: the same seed gives the same waits at any speed.
+        return Random(f"{self._seed}/gap/{message.id}/{message.started}")  # noqa: S311
+
+    def _tell_attempt(self, flight: _Try, attempt: Attempt, failure: DeliveryError | None) -> None:
+        """Say in one line what came of a try, and what follows."""
+        took = f"in {attempt.duration_seconds * 1000:.0f} ms"
+        if failure is None:
+            outcome = f"{attempt.status} {took}"
+        elif failure.kind == "target":
+            outcome = f"refused: {failure}"
+        else:
+            outcome = f"{failure.kind}: {_reason(failure)} {took}"
+        notes = ", ".join([*attempt.faults, *(["again on purpose"] if attempt.duplicate else [])])
+        self._tell(
+            flight.message,
+            f"to {attempt.url} try {attempt.number} of {self._profile.max_attempts}{notes and f' ({notes})'}:"
+            f" {outcome}{self._what_follows(flight, attempt)}",
+            self._log if is_acknowledgement(attempt) and "refuse_once" not in attempt.faults else self._warn,
         )
 
-    def _tell(self, message: Message, target: str, what: str) -> None:
-        """Say once for each account and target what every one of its callbacks would repeat."""
-        if (message.account, target) not in self._told:
-            self._told.add((message.account, target))
-            self._log(f"callback {message.id} {message.type} for {message.account} {target or '-'} {what}")
+    def _what_follows(self, flight: _Try, attempt: Attempt) -> str:
+        message = flight.message
+        if message.state == "failed":
+            return "; given up"
+        if message.acknowledged or attempt.error == "target" or flight.live.numbers or message.next_at is None:
+            return ""
+        return f"; again in {max(0.0, message.next_at - self._agenda.clock.now()):.1f} s"
+
+    def _tell(self, message: Message, what: str, tell: Callable[[str], None]) -> None:
+        about = f" {message.about}" if message.about else ""
+        tell(f"callback {message.id} {message.account} {message.type}{about} {what}")
 
 
+def _reason(failure: DeliveryError) -> str:
+    """Return why a POST failed, without where it went."""
+    return failure.message.partition(" failed: ")[2].rstrip(".") or failure.message
+
+
+def _faults_of(flight: _Try, target: Target) -> tuple[str, ...]:
+    """Return the names of the faults that a try meets on its way."""
+    fortune, is_first = flight.message.fortune, flight.number == 1
+    hit = {
+        "cut_body": fortune.cut_body and is_first,
+        "slow_body": fortune.slow_body and is_first,
+        "forged_forward": fortune.forged_forward,
+    }
+    names = tuple(name for name, is_hit in hit.items() if is_hit)
+    return names if target.fault is None else (*names, target.fault)
+
+
+def _origin(url: str) -> str:
+    """Return scheme, host and port: one listener serves them all, whatever the path."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        return url  # nobody can be sent to it
+    return f"{parts.scheme}://{parts.hostname}:{port}"
+
+
+@lru_cache(maxsize=256)
 def _shown(url: str) -> str:
     """Return a URL for a log line, without its token and without a user name."""
-    parts = urlsplit(mask_url_token(url))
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return mask_url_token(url).encode("unicode_escape").decode("ascii")

@@ -5,33 +5,30 @@ from __future__ import annotations
 from random import Random
 from typing import Any, Final
 
-__all__ = ["FLEET_SIZE", "SOFTWARE", "fleet", "imei", "new_versions"]
+from upcall.sandbox.models import SoftwarePackage
+
+__all__ = ["DISTRIBUTION_TYPE", "FLEET_SIZE", "SOFTWARE", "fleet", "imei", "new_versions"]
 
 FLEET_SIZE: Final = 25
 """Devices that every account has; those that its campaigns named come after them."""
 
+DISTRIBUTION_TYPE: Final = "HTTP"
+"""How every device and every package of the sandbox is served: V2's own way."""
+
 _TAC: Final = "99001390"
 """The type allocation code of the devices: that of the identifiers in the provider's own examples."""
 
-SOFTWARE: Final[tuple[dict[str, Any], ...]] = (
-    {
-        "softwareName": "FOTA_Verizon_Model-A_00To01_HF",
-        "launchDate": "2026-01-15",
-        "releaseNote": "",
-        "model": "Sandbox",
-        "make": "Upcall",
-        "distributionType": "HTTP",
-        "devicePlatformId": "IoT",
-    },
-    {
-        "softwareName": "FOTA_Verizon_Model-A_01To02_HF",
-        "launchDate": "2026-06-15",
-        "releaseNote": "",
-        "model": "Sandbox",
-        "make": "Upcall",
-        "distributionType": "HTTP",
-        "devicePlatformId": "IoT",
-    },
+SOFTWARE: Final = tuple(
+    SoftwarePackage(
+        software_name=f"FOTA_Verizon_Model-A_{versions}_HF",
+        launch_date=launch_date,
+        release_note="",
+        model="Sandbox",
+        make="Upcall",
+        distribution_type=DISTRIBUTION_TYPE,
+        device_platform_id="IoT",
+    )
+    for versions, launch_date in (("00To01", "2026-01-15"), ("01To02", "2026-06-15"))
 )
 """Source of the members: official SDK, ``SoftwarePackage`` (documented)."""
 
@@ -57,12 +54,12 @@ def new_versions() -> list[dict[str, Any]]:
     """Return the software as a callback announces it. Source: official SDK, ``Firmware`` (documented for V1)."""
     return [
         {
-            "firmwareName": package["softwareName"],
+            "firmwareName": package.software_name,
             "participantName": "",
-            "launchDate": package["launchDate"],
-            "releaseNote": package["releaseNote"],
-            "model": package["model"],
-            "make": package["make"],
+            "launchDate": package.launch_date,
+            "releaseNote": package.release_note,
+            "model": package.model,
+            "make": package.make,
             "fromVersion": f"0{number}",
             "toVersion": f"0{number + 1}",
         }

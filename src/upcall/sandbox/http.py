@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
@@ -17,23 +17,42 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_BODY_BYTES",
+    "NO_RESOURCE",
+    "RESET_EXTENSION",
     "Answer",
+    "ConnectionEnded",
     "Request",
     "RequestError",
     "fault",
+    "html_answer",
     "invalid_parameter",
     "json_answer",
     "oauth_error",
     "provider_error",
     "read_request",
     "send_answer",
+    "wrong_authentication",
 ]
 
-MAX_BODY_BYTES: Final = 16 * 1024 * 1024
-"""The largest request body: room for a campaign of more than half a million devices."""
+MAX_BODY_BYTES: Final = 32 * 1024 * 1024
+"""The largest request body: room for a campaign of a million devices."""
+
+RESET_EXTENSION: Final = "upcall.reset"
+"""The name under which a server's scope says how its connection is ended without an answer."""
 
 _JSON: Final = ("content-type", "application/json")
 _NO_STORE: Final = ("cache-control", "no-store")
+_PAGE: Final = (
+    b"<html><head><title>Service unavailable</title></head><body><h1>Please try again later.</h1></body></html>"
+)
+_XML_FAULT: Final = (
+    b'<am:fault xmlns:am="http://wso2.org/apimanager"><am:code>404</am:code><am:type>Status report</am:type>'
+    b"<am:message>Not Found</am:message><am:description>The requested resource is not available."
+    b"</am:description></am:fault>"
+)
+
+
+Body = TypeVar("Body")
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +90,17 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             raise RequestError(invalid_parameter("Input binding error")) from None
 
+    def decoded(self, kind: type[Body]) -> Body:
+        """Return the decoded body as a model.
+
+        Raises:
+            RequestError: The body is empty, no JSON, or of another form.
+        """
+        try:
+            return msgspec.convert(self.json_object(), kind)
+        except msgspec.ValidationError as error:
+            raise RequestError(invalid_parameter(f"Input binding error: {error}")) from None
+
     def json_object(self) -> dict[str, Any]:
         """Return the decoded body where it is an object.
 
@@ -94,11 +124,17 @@ class Answer(msgspec.Struct, frozen=True):
         status: The HTTP status.
         body: The body.
         headers: Header fields.
+        note: What its line in the log adds; empty for nothing.
     """
 
     status: int
     body: bytes = b""
     headers: tuple[tuple[str, str], ...] = ()
+    note: str = ""
+
+
+class ConnectionEnded(Exception):  # noqa: N818 - it ends the connection, and is no mistake
+    """Say that the connection ends without an answer, on purpose."""
 
 
 class RequestError(Exception):
@@ -116,6 +152,19 @@ class RequestError(Exception):
 def json_answer(document: Any, status: int = 200, *headers: tuple[str, str]) -> Answer:
     """Return an answer with a JSON body."""
     return Answer(status, msgspec.json.encode(document), (_JSON, _NO_STORE, *headers))
+
+
+def html_answer(status: int) -> Answer:
+    """Return a page such as a proxy puts in the place of an answer."""
+    return Answer(status, _PAGE, (("content-type", "text/html; charset=utf-8"), _NO_STORE))
+
+
+def wrong_authentication() -> Answer:
+    """Return what the gateway says to credentials of another kind: XML, whose inner code is not its status.
+
+    Source: Connectivity Management, synchronous error messages (documented there; inferred here).
+    """
+    return Answer(403, _XML_FAULT, (("content-type", "application/xml; charset=utf-8"), _NO_STORE))
 
 
 def provider_error(status: int, code: str, message: str) -> Answer:
@@ -146,6 +195,10 @@ def oauth_error(status: int, error: str, description: str) -> Answer:
     Source: RFC 6749, section 5.2; official SDK, ``OauthProviderException``.
     """
     return json_answer({"error": error, "error_description": description}, status)
+
+
+NO_RESOURCE: Final = fault(400, "900906", "No matching resource found", "No matching resource for this API request")
+"""What the gateway says to a path, or to a path's method, that it does not know (documented)."""
 
 
 async def read_request(scope: Scope, receive: Receive) -> Request:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING
 
 import msgspec
+
+from upcall.sandbox.faults import Fortune
+from upcall.sandbox.models import FINAL_STATES
+from upcall.sandbox.persistence import Memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,10 +18,7 @@ if TYPE_CHECKING:
     from upcall.sandbox.messages import Callback
     from upcall.sandbox.persistence import Saved, Store
 
-__all__ = ["FINAL_STATES", "Attempt", "Ledger", "Message"]
-
-FINAL_STATES: Final = frozenset({"acknowledged", "failed", "lost", "refused", "dropped"})
-"""Acknowledged; tried in vain to the end; nobody was registered; the target may not be sent to; a fault dropped it."""
+__all__ = ["Attempt", "Ledger", "Message"]
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -24,19 +26,25 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Args:
         number: Which try it was, from 1.
+        url: Where it went, its token masked.
         at: When it started, seconds since 1970.
         duration_seconds: How long it took.
         status: The answer's HTTP status, None where there was none.
         error: What went wrong, in the word of `upcall.errors.DeliveryError`, None where an answer came.
+        why: What went wrong, in a sentence.
         duplicate: Whether a fault sent it, though the callback was acknowledged.
+        faults: The other faults that this try met.
     """
 
     number: int
+    url: str = ""
     at: float
     duration_seconds: float
     status: int | None = None
     error: str | None = None
+    why: str | None = None
     duplicate: bool = False
+    faults: tuple[str, ...] = ()
 
 
 class Message(msgspec.Struct, kw_only=True):
@@ -54,6 +62,8 @@ class Message(msgspec.Struct, kw_only=True):
         next_at: When the next try is due, None where none is.
         started: How many tries were started; one that a kill interrupted is among them.
         attempts: The tries that ended.
+        fortune: The faults that it meets, decided when it was made.
+        about: What it says, in a few words for a person.
     """
 
     id: int
@@ -67,6 +77,13 @@ class Message(msgspec.Struct, kw_only=True):
     next_at: float | None = None
     started: int = 0
     attempts: list[Attempt] = msgspec.field(default_factory=list)
+    fortune: Fortune = Fortune()
+    about: str = ""
+
+    @property
+    def is_settled(self) -> bool:
+        """Tell whether nothing more will be sent of it."""
+        return self.state in FINAL_STATES and self.next_at is None
 
 
 class Ledger:
@@ -84,12 +101,16 @@ class Ledger:
         self._store = store
         self._messages: dict[int, Message] = {}
         self._bodies: dict[int, bytes] = {}
+        self._entered: dict[int, int] = {}
         for key, value in sorted((saved or {}).get("message", {}).items(), key=lambda item: int(item[0])):
             self._messages[int(key)] = msgspec.json.decode(value, type=Message)
         self._bodies = {int(key): value for key, value in (saved or {}).get("body", {}).items()}
 
     def __iter__(self) -> Iterator[Message]:
         return iter(self._messages.values())
+
+    def __len__(self) -> int:
+        return len(self._messages)
 
     def add(self, callback: Callback, now: float) -> Message:
         """Enter a callback."""
@@ -101,18 +122,28 @@ class Ledger:
             sha256=hashlib.sha256(callback.body).hexdigest(),
             created_at=now,
             next_at=now,
+            about=callback.about,
         )
         self._messages[message.id] = message
         self._bodies[message.id] = callback.body
         self._store.put("body", str(message.id), callback.body)
-        self.keep(message)
+        self._entered[message.id] = self.keep(message)
         return message
 
-    def keep(self, message: Message) -> None:
-        """Keep a callback as it now stands; let go of the body of one that is never sent again."""
-        if message.state in FINAL_STATES and message.next_at is None and self._bodies.pop(message.id, None) is not None:
+    def entered(self, message: Message) -> int:
+        """Return up to which put the store must be flushed for a callback and its body to be kept."""
+        return self._entered.get(message.id, 0)
+
+    def keep(self, message: Message) -> int:
+        """Keep a callback as it now stands, with the next flush; let go of the body of one that is never sent again."""
+        if message.is_settled and self._bodies.pop(message.id, None) is not None:
             self._store.put("body", str(message.id), None)
-        self._store.put("message", str(message.id), msgspec.json.encode(message))
+            self._entered.pop(message.id, None)
+        return self._store.put("message", str(message.id), partial(msgspec.json.encode, message))
+
+    def detach(self) -> None:
+        """Keep nothing for good any more."""
+        self._store = Memory()
 
     def body(self, message: Message) -> bytes:
         """Return the bytes of a callback that may still be sent."""

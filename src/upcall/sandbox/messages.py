@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from upcall.redact import mask_device
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -32,33 +34,37 @@ class Callback(msgspec.Struct, frozen=True):
         type: One of the four callback types.
         campaign_id: What it is about, None for an announcement.
         body: The bytes.
+        about: What it says, in a few words for a person; no whole device identifier.
     """
 
     account: str
     type: str
     campaign_id: str | None
     body: bytes
+    about: str = ""
 
 
-def scheduled(campaign: Campaign, status: str) -> Iterator[Callback]:
-    """Build a campaign's first callbacks: every device, accepted or rejected, a thousand at most in each.
+def scheduled(campaign: Campaign, status: str, devices: Sequence[DeviceStatus]) -> Iterator[Callback]:
+    """Build the callbacks that tell which devices were accepted or rejected, a thousand at most in each.
 
     Args:
         campaign: The campaign.
         status: Its state, in the provider's word.
+        devices: The devices that it has taken in.
     """
-    for start in range(0, len(campaign.intake), MAX_DEVICES):
-        yield _about(campaign, "upgradeScheduled", status, campaign.intake[start : start + MAX_DEVICES])
+    for start in range(0, len(devices), MAX_DEVICES):
+        some = devices[start : start + MAX_DEVICES]
+        yield _about(campaign, "upgradeScheduled", status, some, f"{len(some)} devices")
 
 
 def progress(campaign: Campaign, status: str, device: DeviceStatus) -> Callback:
     """Build the callback that one device's change of state makes."""
-    return _about(campaign, "upgradeProgress", status, (device,))
+    return _about(campaign, "upgradeProgress", status, (device,), f"{mask_device(device.device_id)} {device.status}")
 
 
 def finished(campaign: Campaign, status: str) -> Callback:
     """Build a campaign's last callback: its final state."""
-    return _about(campaign, "upgradeFinished", status, ())
+    return _about(campaign, "upgradeFinished", status, (), status)
 
 
 def announcement(account: str, software: Sequence[dict[str, Any]]) -> Callback:
@@ -68,10 +74,11 @@ def announcement(account: str, software: Sequence[dict[str, Any]]) -> Callback:
         account: Whose listener gets it.
         software: Members of V1's ``firmwareList`` entries.
     """
-    return Callback(account, "firmwareList", None, _envelope(account, "firmwareList", list(software)))
+    body = _envelope(account, "firmwareList", list(software))
+    return Callback(account, "firmwareList", None, body, f"{len(software)} packages")
 
 
-def _about(campaign: Campaign, kind: str, status: str, devices: Sequence[DeviceStatus]) -> Callback:
+def _about(campaign: Campaign, kind: str, status: str, devices: Sequence[DeviceStatus], about: str) -> Callback:
     request = campaign.request
     element = {
         "id": campaign.id,
@@ -87,7 +94,7 @@ def _about(campaign: Campaign, kind: str, status: str, devices: Sequence[DeviceS
             for device in devices
         ],
     }
-    return Callback(campaign.account, kind, campaign.id, _envelope(campaign.account, kind, element))
+    return Callback(campaign.account, kind, campaign.id, _envelope(campaign.account, kind, element), about)
 
 
 def _envelope(account: str, kind: str, element: Any) -> bytes:

@@ -14,10 +14,11 @@ import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from upcall.errors import StartError
+from upcall.sandbox.http import RESET_EXTENSION
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["serve"]
 
@@ -35,7 +36,6 @@ def serve(
     listening: socket.socket,
     *,
     on_ready: Callable[[], None],
-    while_running: Callable[[], Coroutine[Any, Any, None]] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then answer what was accepted and return.
 
@@ -43,7 +43,6 @@ def serve(
         app: The ASGI application; its lifespan ends with the server's.
         listening: The socket, from `bind`; it is closed at the end.
         on_ready: Called once requests are accepted.
-        while_running: Makes a coroutine that runs beside the server and is cancelled when it ends.
 
     Raises:
         StartError: The application's start failed.
@@ -54,7 +53,7 @@ def serve(
         http=_Protocol,
         lifespan="on",
         ws="none",
-        access_log=False,  # it would show the token in the path
+        access_log=False,  # the application has a line for each request
         log_config=None,
         log_level=logging.WARNING,
         server_header=False,
@@ -67,13 +66,13 @@ def serve(
     logging.getLogger("uvicorn.error").addFilter(_tells_more_than_a_cut)
     server = _Server(config, on_ready)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_until_stopped(server, listening, while_running))
+        runner.run(_until_stopped(server, listening))
     if signal.SIGINT in server.stopped_by:
         raise KeyboardInterrupt
 
 
 def _tells_more_than_a_cut(record: logging.LogRecord) -> bool:
-    """Leave out the traceback of each request that was cut off at the end of the drain: a line counts them."""
+    """Leave out the traceback of each request that was cut off at the end of the drain."""
     return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
@@ -81,7 +80,7 @@ class _Protocol(HttpToolsProtocol):
     """Serve a request that offers another protocol (``Upgrade: h2c``) as the plain request that it is as well.
 
     Java's HttpClient offers HTTP/2 with each request over plain http. The parser stops after the head of such a
-    request, and uvicorn would hand it on without its body: a callback acknowledged and lost (uvicorn issue 2722).
+    request, and uvicorn would hand it on without its body (uvicorn issue 2722).
     """
 
     _in_head = False
@@ -91,6 +90,7 @@ class _Protocol(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         super().on_message_begin()
+        self.scope["extensions"] = {RESET_EXTENSION: {"end": self._reset}}
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -116,6 +116,12 @@ class _Protocol(HttpToolsProtocol):
             self.logger.warning(_NOT_HTTP)
             self.send_400_response(_NOT_HTTP)
 
+    def _reset(self) -> None:
+        """End the connection without an answer."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # or uvicorn would say that the application gave none
+        self.transport.abort()
+
     def _should_upgrade(self) -> bool:
         return True  # so that uvicorn does not begin an answer before the head is read again
 
@@ -131,7 +137,7 @@ class _Protocol(HttpToolsProtocol):
 
 
 class _Server(uvicorn.Server):
-    """Say when requests are accepted, and keep the process alive to close its store."""
+    """Say when requests are accepted, and keep the process alive to close its state file."""
 
     def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -155,19 +161,13 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _until_stopped(
-    server: _Server, listening: socket.socket, while_running: Callable[[], Coroutine[Any, Any, None]] | None
-) -> None:
+async def _until_stopped(server: _Server, listening: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, server.stop, number)
-    beside = asyncio.ensure_future(while_running()) if while_running else None
     try:
         await server.serve(sockets=[listening])
     except SystemExit:
         raise StartError("the server could not start; the lines above say why.") from None
     finally:
         listening.close()
-        if beside is not None:
-            beside.cancel()
-            await asyncio.gather(beside, return_exceptions=True)

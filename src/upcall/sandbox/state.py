@@ -18,6 +18,7 @@ __all__ = [
     "AccessState",
     "Bearer",
     "Credentials",
+    "Displaced",
     "Login",
     "Randomness",
     "Session",
@@ -95,10 +96,28 @@ class Session(msgspec.Struct, frozen=True):
     Args:
         username: Who logged in.
         used_at: When it was last used, in seconds of the sandbox's clock.
+        dies_at: When it dies whatever happens; None where nothing is wrong with it.
     """
 
     username: str
     used_at: float
+    dies_at: float | None = None
+
+    def is_dead(self, now: float) -> bool:
+        """Tell whether it was not used for too long, or is over its time."""
+        return now - self.used_at >= SESSION_IDLE_SECONDS or (self.dies_at is not None and now >= self.dies_at)
+
+
+class Displaced(msgspec.Struct, frozen=True):
+    """Hold what was registered before.
+
+    Args:
+        url: The URL.
+        at: When it was displaced or removed, in seconds of the sandbox's clock.
+    """
+
+    url: str
+    at: float
 
 
 class Login(msgspec.Struct, frozen=True):
@@ -136,6 +155,8 @@ class AccessState:
         self._sessions: dict[str, Session] = {}
         self._refusals: dict[str, int] = {}
         self._listeners: dict[str, str] = {}
+        self._displaced: dict[str, Displaced] = {}
+        self._thefts: dict[str, float] = {}
 
     def issue_token(self, client_id: str, now: float, random: Randomness) -> tuple[Bearer, int]:
         """Return the client's bearer token and the whole seconds that it still lives.
@@ -167,7 +188,9 @@ class AccessState:
         """Tell whether a bearer token is live."""
         return any(_same(token, bearer.token) and bearer.expires_at > now for bearer in self._bearers.values())
 
-    def log_in(self, username: str, password: str, now: float, random: Randomness) -> Login:
+    def log_in(
+        self, username: str, password: str, now: float, random: Randomness, *, dies_at: float | None = None
+    ) -> Login:
         """Start a session, or count a refusal; five in a row lock the user name for good.
 
         Args:
@@ -175,6 +198,7 @@ class AccessState:
             password: Its password.
             now: Seconds of the sandbox's clock.
             random: Where the session's token comes from.
+            dies_at: When the session dies, however it is used; None where a fault does not say so.
 
         Source: "Start connectivity management session" (documented).
         """
@@ -187,7 +211,7 @@ class AccessState:
         self._refusals.pop(username, None)
         self._drop_dead_sessions(now)
         token = str(_uuid(random))
-        self._sessions[token] = Session(username, now)
+        self._sessions[token] = Session(username, now, dies_at)
         return Login(token)
 
     def log_out(self, session_token: str) -> bool:
@@ -208,10 +232,10 @@ class AccessState:
         session = self._sessions.get(session_token)
         if session is None:
             return SessionVerdict("Expired" if _is_uuid(session_token) else "Invalid")
-        if now - session.used_at >= SESSION_IDLE_SECONDS:
+        if session.is_dead(now):
             del self._sessions[session_token]
             return SessionVerdict("Expired")
-        self._sessions[session_token] = Session(session.username, now)
+        self._sessions[session_token] = msgspec.structs.replace(session, used_at=now)
         return SessionVerdict()
 
     def unlock(self, username: str) -> bool:
@@ -222,15 +246,54 @@ class AccessState:
         """Return the URL registered for an account, None where none is."""
         return self._listeners.get(f"{version}/{account}")
 
-    def register(self, account: str, url: str, version: str = "v2") -> str | None:
-        """Register a URL in place of any other; return the one that it displaced."""
+    def register(self, account: str, url: str, version: str = "v2", *, now: float = 0.0) -> str | None:
+        """Register a URL in place of any other; return the one that it displaced.
+
+        Args:
+            account: Whose listener.
+            url: The URL.
+            version: Of the API: each has a listener of its own.
+            now: Seconds of the sandbox's clock.
+        """
+        self._thefts.pop(account, None)
         displaced = self._listeners.get(f"{version}/{account}")
         self._listeners[f"{version}/{account}"] = url
+        if displaced is not None and displaced != url:
+            self._displaced[f"{version}/{account}"] = Displaced(displaced, now)
         return displaced
 
-    def deregister(self, account: str, version: str = "v2") -> bool:
+    def deregister(self, account: str, version: str = "v2", *, now: float = 0.0) -> bool:
         """Forget an account's listener; return whether there was one."""
-        return self._listeners.pop(f"{version}/{account}", None) is not None
+        self._thefts.pop(account, None)
+        removed = self._listeners.pop(f"{version}/{account}", None)
+        if removed is not None:
+            self._displaced[f"{version}/{account}"] = Displaced(removed, now)
+        return removed is not None
+
+    def displaced(self, account: str, version: str = "v2") -> Displaced | None:
+        """Return what was registered before the present listener, None where nothing was."""
+        return self._displaced.get(f"{version}/{account}")
+
+    def plan_theft(self, account: str, at: float) -> None:
+        """Have an account's listener displaced at a time, unless it changes before."""
+        self._thefts[account] = at
+
+    def thefts(self) -> dict[str, float]:
+        """Return when each listener is displaced, of those that will be."""
+        return dict(self._thefts)
+
+    def is_theft_due(self, account: str, at: float) -> bool:
+        """Tell whether an account's listener is still to be displaced at that time."""
+        return self._thefts.get(account) == at
+
+    def drop_bearer(self, token: str) -> None:
+        """Let a bearer token die."""
+        self._bearers = {client: bearer for client, bearer in self._bearers.items() if not _same(token, bearer.token)}
+
+    def clear(self) -> None:
+        """Forget every token, session, refused login and listener."""
+        for kept in (self._bearers, self._sessions, self._refusals, self._listeners, self._displaced, self._thefts):
+            kept.clear()
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the credentials as plain values, for a state file."""
@@ -239,6 +302,8 @@ class AccessState:
             "sessions": msgspec.to_builtins(self._sessions),
             "refusals": dict(self._refusals),
             "listeners": dict(self._listeners),
+            "displaced": msgspec.to_builtins(self._displaced),
+            "thefts": dict(self._thefts),
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
@@ -254,9 +319,11 @@ class AccessState:
         self._sessions = msgspec.convert(saved.get("sessions", {}), dict[str, Session])
         self._refusals = msgspec.convert(saved.get("refusals", {}), dict[str, int])
         self._listeners = msgspec.convert(saved.get("listeners", {}), dict[str, str])
+        self._displaced = msgspec.convert(saved.get("displaced", {}), dict[str, Displaced])
+        self._thefts = msgspec.convert(saved.get("thefts", {}), dict[str, float])
 
     def _drop_dead_sessions(self, now: float) -> None:
-        for token in [token for token, held in self._sessions.items() if now - held.used_at >= SESSION_IDLE_SECONDS]:
+        for token in [token for token, held in self._sessions.items() if held.is_dead(now)]:
             del self._sessions[token]
 
 

@@ -9,16 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upcall.sandbox import messages
-from upcall.sandbox.campaigns import (
-    FAILURE_REASONS,
-    SUCCESS_REASON,
-    Campaign,
-    CampaignRequest,
-    Progress,
-    SandboxOptions,
-    new_campaign,
-)
+from upcall.sandbox.campaigns import Campaign, CampaignRequest, Progress, SandboxOptions
 from upcall.sandbox.fleet import FLEET_SIZE, fleet, imei, new_versions
+from upcall.sandbox.planning import FAILURE_REASONS, SUCCESS_REASON, new_campaign
 from upcall.thingspace import (
     campaign_transitions,
     device_transitions,
@@ -152,7 +145,7 @@ def test_unsound_devices_are_rejected():
 def test_messages_parse_without_drift(campaign):
     """Every callback that the sandbox can send is read by our own parser with nothing left over."""
     progress = Progress(campaign)
-    sent = list(messages.scheduled(campaign, "CampaignQueued"))
+    sent = list(messages.scheduled(campaign, "CampaignQueued", campaign.intake))
     while progress.next_at() is not None:
         step = progress.advance()
         if step.device_id is not None:
@@ -171,7 +164,9 @@ def test_messages_parse_without_drift(campaign):
 def test_scheduled_callbacks_hold_a_thousand_devices():
     """A large campaign is announced in messages of at most a thousand devices, with all of them."""
     campaign = draw(2500)
-    events = [parse_callback(callback.body) for callback in messages.scheduled(campaign, "CampaignQueued")]
+    events = [
+        parse_callback(callback.body) for callback in messages.scheduled(campaign, "CampaignQueued", campaign.intake)
+    ]
     assert [len(event.devices) for event in events] == [1000, 1000, 500]
 
 
