@@ -1,0 +1,50 @@
+"""The example projects pass their own tests with nothing installed but what they ask for."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from upcall.cli.processes import clean_environment
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    """Return a Python that has ``upcall[sandbox]`` and pytest, and nothing else that was asked for."""
+    directory = tmp_path_factory.mktemp("environment")
+    beside = str(Path(sys.executable).parent)
+    uv = shutil.which("uv", path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
+    if uv is None:
+        pytest.fail(f"uv is neither beside {sys.executable} nor on PATH: pip install uv", pytrace=False)
+    python = str(directory / "bin" / "python")
+    for command in (
+        [uv, "venv", "--quiet", "--python", sys.executable, "--allow-existing", str(directory)],
+        [uv, "pip", "install", "--quiet", "--python", python, f"{ROOT}[sandbox]", "pytest"],
+    ):
+        made = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=110, check=False)
+        if made.returncode:
+            pytest.fail(f"{' '.join(command)}: {' '.join(made.stderr.split())}", pytrace=False)
+    return python
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "examples").iterdir() if path.is_dir()))
+def test_an_example_passes_its_own_tests(python, name, tmp_path):
+    """A copy of the project, in a clean environment: every test passes, and none is skipped."""
+    project = tmp_path / name
+    shutil.copytree(ROOT / "examples" / name, project, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    ended = subprocess.run(
+        [python, "-m", "pytest", "-q"],
+        cwd=project,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "8 passed" in ended.stdout.splitlines()[-1]
