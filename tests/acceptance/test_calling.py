@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import subprocess
 import sys
 
 import pytest
+
+from .terminal import run_on_a_terminal
 
 ACCOUNT = "0000123456-00001"
 URL = "https://fleet.example.com:50559/callbacks/a"
@@ -154,27 +154,11 @@ def test_what_is_missing_is_said_before_any_call(upcall, sandbox, words, complai
 
 def test_progress_is_shown_on_a_terminal_and_only_there(upcall, sandbox):
     """A bar on stderr counts the accounts where a person looks on; stdout is data alone."""
-    leader, follower = pty.openpty()
-    words = [sys.executable, "-m", "upcall", "callbacks", "show", *FLEET[:40], "--json"]
-    terminal = upcall.environment | {"TERM": "xterm", "COLUMNS": "120"}
-    with subprocess.Popen(
-        words, env=terminal, cwd=upcall.directory, stdout=subprocess.PIPE, stderr=follower
-    ) as process:
-        os.close(follower)
-        seen = b""
-        while True:
-            try:
-                chunk = os.read(leader, 65536)
-            except OSError:  # the other end was closed
-                break
-            if not chunk:
-                break
-            seen += chunk
-        data = process.stdout.read()
-    os.close(leader)
-    assert process.returncode == 0
-    assert b"reading" in seen
-    assert b"/40" in seen
+    words = ["callbacks", "show", *FLEET[:40], "--json"]
+    code, data, seen = run_on_a_terminal(words, upcall.environment, upcall.directory)
+    assert code == 0
+    assert "reading" in seen
+    assert "/40" in seen
     assert [json.loads(line)["account"] for line in data.splitlines()] == FLEET[:40]
 
 

@@ -12,6 +12,8 @@ from collections import Counter
 
 import pytest
 
+from .terminal import run_on_a_terminal
+
 ACCOUNT = "0000123456-00001"
 
 
@@ -64,6 +66,15 @@ def test_ends_with_the_truth(environment, sandbox):
     assert f"no listener is registered for {ACCOUNT}" in ended.stderr
     assert "40 of 40 devices final" in ended.stderr
     assert re.search(r"^(\d+) callbacks in 0 tries: \1 lost$", ended.stderr, re.MULTILINE)
+
+
+def test_on_a_terminal(environment, sandbox, tmp_path):
+    """A bar counts the devices, below the campaign's identifier, which is there from the start."""
+    words = ["simulate", "--account", ACCOUNT, "--devices", "10", "--hours", "0.5", "--json"]
+    code, data, seen = run_on_a_terminal(words, environment | {"THINGSPACE_BASE_URL": sandbox}, tmp_path)
+    assert code == 0
+    campaign_id = json.loads(data)["campaign_id"]
+    assert seen.index(f"campaign {campaign_id}") < seen.index("10/10")
 
 
 def test_json_is_one_line_and_seeds_repeat(environment, sandbox):

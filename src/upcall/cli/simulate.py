@@ -238,6 +238,9 @@ class _Display:
     def show(self, snapshot: Snapshot) -> None:
         """Show how far the campaign is."""
         if self._bar is not None:
+            if not self._told:
+                self._told = f"campaign {snapshot.campaign_id}"
+                self._bar.console.print(self._told, highlight=False)
             self._bar.update(self._bar.task_ids[0], completed=snapshot.final, description=snapshot.status)
             return
         text = f"campaign {snapshot.campaign_id} {snapshot.status}: {snapshot.final} of {snapshot.total} devices final"
