@@ -258,6 +258,7 @@ ROUTES: Final = (
         "loopback",
         list[Message],
         query=("account", "campaign", "state"),
+        refusals=((400, "There is no such state."),),
     ),
     Route(
         "GET",
