@@ -132,17 +132,19 @@ def server(case: str, *options: str) -> Iterator[tuple[str, subprocess.Popen[str
     words = [sys.executable, __file__, "--bare-server"]
     if case != "bare":
         words = [sys.executable, "-m", "upcall", "sandbox", "--port", "0", "--quiet", *options]
-    began = time.perf_counter()
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=own_environment())
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line.startswith("ready "):
-            raise SystemExit(f"the server of {case!r} did not start")
-        yield line.split()[1], process, time.perf_counter() - began
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
+    with tempfile.TemporaryFile("w+") as log:  # with faults on it has a line for each try that they hit
+        began = time.perf_counter()
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True, env=own_environment())
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if not line.startswith("ready "):
+                log.seek(0)
+                raise SystemExit(f"the server of {case!r} did not start: {log.read()}")
+            yield line.split()[1], process, time.perf_counter() - began
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
 
 
 def client(base_url: str, place: Path) -> Any:
