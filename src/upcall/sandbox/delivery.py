@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from functools import lru_cache, partial
 from random import Random
@@ -151,7 +152,7 @@ class DeliveryEngine:
         self._in_the_air: dict[_Try, asyncio.Task[None]] = {}
         self._hanging: set[object] = set()
         self._flushing: asyncio.Future[None] | None = None
-        self._broken_by: BaseException | None = None
+        self._silent_until: dict[str, float] = {}
         self._closed = False
 
     def resume(self) -> None:
@@ -403,10 +404,11 @@ class DeliveryEngine:
             self.flush_soon()
 
     def _say_what_broke(self, what: str, error: BaseException) -> None:
-        """Say it once, however many waited for the same write."""
-        if error is not self._broken_by:
-            self._broken_by = error
-            self._warn(f"{what}: {type(error).__name__}: {error}")
+        """Say it once in a while, however many wait for the same disk."""
+        text, now = f"{what}: {type(error).__name__}: {error}", time.monotonic()
+        if now >= self._silent_until.get(text, now):
+            self._silent_until[text] = now + _BROKEN_OFF_SECONDS
+            self._warn(text)
 
     def _random(self, message: Message) -> Random:
         # By the message's number, not by the order of events: the same seed gives the same waits at any speed.
