@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -202,8 +202,10 @@ async def clock(sandbox: Sandbox, _: Request) -> Answer:
 
 async def move_clock(sandbox: Sandbox, request: Request) -> Answer:
     """Answer ``POST /_sandbox/clock``: move a manual clock, and let everything happen that falls due meanwhile."""
-    _require_object(request)
-    move = request.decoded(ClockMove)
+    try:
+        move = msgspec.convert(_object_of(request), ClockMove)
+    except msgspec.ValidationError as error:
+        return invalid_parameter(f"Input binding error: {error}")
     if not sandbox.clock.is_manual:
         return provider_error(409, "CLOCK_RUNS", "The clock runs by itself. Start the sandbox with --clock manual.")
     if (move.advance_seconds is None) is not move.to_next:
@@ -232,19 +234,18 @@ async def faults(sandbox: Sandbox, _: Request) -> Answer:
 
 async def set_faults(sandbox: Sandbox, request: Request) -> Answer:
     """Answer ``PUT /_sandbox/faults``: let this go wrong from now on, and nothing else."""
-    _require_object(request)
     try:
-        chosen = Faults.checked(request.json_object())
+        chosen = Faults.checked(_object_of(request))
     except SettingsError as error:
         return invalid_parameter(str(error))
     sandbox.set_faults(chosen)
     return json_answer(chosen)
 
 
-def _require_object(request: Request) -> None:
-    """Say more of a body that is no JSON object than the provider would."""
+def _object_of(request: Request) -> dict[str, Any]:
+    """Return the body, and say more of one that is no JSON object than the provider would."""
     try:
-        request.json_object()
+        return request.json_object()
     except RequestError:
         raise RequestError(invalid_parameter("The body is a JSON object, as /openapi.json shows")) from None
 

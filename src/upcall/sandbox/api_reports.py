@@ -68,14 +68,14 @@ async def campaigns(sandbox: Sandbox, request: Request, account: str) -> Answer:
     """Answer ``GET /reports/{account}/campaigns``: the account's campaigns, newest last, of one status if asked."""
     wanted = request.query.get("campaignStatus")
     rows = {
-        progress.campaign.id: campaign_answer(progress)
+        progress.campaign.id: progress
         for progress in sandbox.campaigns.of(account)
         if not wanted or normalize_campaign(progress.status) == normalize_campaign(wanted)
     }
     last_seen = request.query.get("lastSeenCampaignId")
     page, more = _page(list(rows), last_seen, "lastSeenCampaignId Not Valid")
     # The provider's model says that this list may be null: it is, where there is none.
-    found = [rows[campaign_id] for campaign_id in page] or None
+    found = [campaign_answer(rows[campaign_id]) for campaign_id in page] or None
     return json_answer(CampaignPage(more, found, page[-1] if page else None))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
@@ -52,9 +52,6 @@ _XML_FAULT: Final = (
 )
 
 
-Body = TypeVar("Body")
-
-
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """Hold one request as it was received.
 
@@ -74,43 +71,16 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
     peer: str | None
 
-    @property
-    def path(self) -> str:
-        """Return the decoded path, for logs."""
-        return "/" + "/".join(self.segments)
-
-    def json(self) -> Any:
-        """Return the decoded body, whatever content type it was sent with.
-
-        Raises:
-            RequestError: The body is empty or no JSON.
-        """
-        try:
-            return msgspec.json.decode(self.body)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            raise RequestError(invalid_parameter("Input binding error")) from None
-
-    def decoded(self, kind: type[Body]) -> Body:
-        """Return the decoded body as a model.
-
-        Raises:
-            RequestError: The body is empty, no JSON, or of another form.
-        """
-        try:
-            return msgspec.convert(self.json_object(), kind)
-        except msgspec.ValidationError as error:
-            raise RequestError(invalid_parameter(f"Input binding error: {error}")) from None
-
     def json_object(self) -> dict[str, Any]:
-        """Return the decoded body where it is an object.
+        """Return the decoded body where it is an object, whatever content type it was sent with.
 
         Raises:
             RequestError: It is empty, no JSON, or no object.
         """
-        document = self.json()
-        if not isinstance(document, dict):
-            raise RequestError(invalid_parameter("Input binding error"))
-        return document
+        try:
+            return msgspec.json.decode(self.body, type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            raise RequestError(invalid_parameter("Input binding error")) from None
 
     def form(self) -> dict[str, str]:
         """Return the members of a form body, empty where it is none."""

@@ -31,7 +31,8 @@ service of the provider. `docs/sandbox.md` lists where it is known or assumed to
 
 Tokens and sessions come from the first calls; the sandbox's default credentials are `sandbox` for each of the four.
 What stands here as `Fault …` is answered only while that fault is switched on; while `reset` is, a connection may also
-end without an answer. A path, or a path's method, that is not listed is answered with 400 and a `Fault` of code 900906.
+end without an answer. A path, or a path's method, that is not listed is answered with 400 and a `Fault` of code 900906;
+under `/_sandbox/`, which is no provider's, with 404 or 405.
 """
 
 _REF: Final = "#/components/schemas/{name}"
