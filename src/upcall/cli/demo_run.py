@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +19,7 @@ import msgspec
 from upcall.cli.output import progress_bar
 from upcall.cli.processes import Server, clean_environment, signals_interrupt
 from upcall.cli.reading import catch_up
-from upcall.cli.simulate import run_campaign
+from upcall.cli.simulate import read_control, run_campaign
 from upcall.client import ThingSpaceClient
 from upcall.errors import UpcallError
 from upcall.inbox import Inbox, Selection, open_inbox
@@ -281,7 +279,8 @@ class _Demo:
         return not any(message["state"] == "pending" or message["next_at"] for message in self._messages())
 
     def _messages(self) -> list[dict[str, Any]]:
-        return read_deliveries(self._servers["sandbox"].url)
+        messages: list[dict[str, Any]] = read_control(self._servers["sandbox"].url, "deliveries")
+        return messages
 
     def _result(self, inbox: Inbox, truth: dict[str, Any]) -> DemoResult:
         sent = [message for message in self._messages() if message["attempts"] or message["state"] == "pending"]
@@ -305,19 +304,6 @@ class _Demo:
 
     def _say(self, text: str) -> None:
         self._console.print(f"  {text}", soft_wrap=True)
-
-
-def read_deliveries(base_url: str) -> list[dict[str, Any]]:
-    """Return what a sandbox recorded of each callback that it made.
-
-    Args:
-        base_url: The sandbox's root, which ends in ``/api``.
-    """
-    root = base_url.removesuffix("/api")
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(f"{root}/_sandbox/deliveries", timeout=10) as answer:
-        messages: list[dict[str, Any]] = json.load(answer)
-    return messages
 
 
 def _story(record: CallbackRecord) -> str:

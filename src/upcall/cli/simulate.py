@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from upcall.client import ThingSpaceClient
 
-__all__ = ["Snapshot", "run_campaign", "simulate"]
+__all__ = ["Snapshot", "read_control", "run_campaign", "simulate"]
 
 _MAX_DEVICES = 1_000_000
 _MAX_HOURS = 8784
@@ -146,6 +146,22 @@ def run_campaign(
     }
 
 
+def read_control(base_url: str, path: str) -> Any:
+    """Return what a control call of a sandbox on this machine answers, whatever proxy is set.
+
+    Args:
+        base_url: The sandbox's root, which ends in ``/api``.
+        path: What follows ``/_sandbox/``.
+
+    Raises:
+        OSError: It does not answer, or refuses.
+        ValueError: It answers with no JSON.
+    """
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(f"{base_url.removesuffix('/api')}/_sandbox/{path}", timeout=10) as answer:
+        return json.load(answer)
+
+
 def _campaign(devices: int, hours: float, seed: int | None) -> dict[str, Any]:
     from upcall.sandbox.fleet import imei
 
@@ -200,10 +216,8 @@ def _say_what_comes(client: ThingSpaceClient, account: str, hours: float, banner
 
 def _say_what_was_delivered(client: ThingSpaceClient, campaign_id: str) -> None:
     """Say what became of the campaign's callbacks, where the sandbox tells: it answers this machine only."""
-    url = f"{client.base_url.removesuffix('/api')}/_sandbox/summary?campaign={campaign_id}"
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with contextlib.suppress(OSError, ValueError, KeyError), direct.open(url, timeout=10) as answer:
-        summary = json.load(answer)
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        summary = read_control(client.base_url, f"summary?campaign={campaign_id}")
         states = ", ".join(f"{count} {state}" for state, count in summary["states"].items() if count)
         output.log(f"{summary['callbacks']} callbacks in {summary['tries']} tries: {states}")
 
