@@ -1,9 +1,13 @@
-"""What all tests share: how Hypothesis searches, and the watch over secrets."""
+"""What all tests share: how Hypothesis searches, the watch over secrets, and environments with nothing else in them."""
 
 import importlib.util
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("laptop", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -17,3 +21,26 @@ def pytest_configure(config):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config.pluginmanager.register(module.Plugin(), "canary")
+
+
+@pytest.fixture(scope="session")
+def make_environment(tmp_path_factory):
+    """Return what makes an environment of this Python with just some requirements, and returns its interpreter."""
+    beside = str(Path(sys.executable).parent)
+    uv = shutil.which("uv", path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
+    if uv is None:
+        pytest.fail(f"uv is neither beside {sys.executable} nor on PATH: pip install uv", pytrace=False)
+
+    def make_environment(*requirements):
+        directory = tmp_path_factory.mktemp("environment")
+        python = str(directory / "bin" / "python")
+        for command in (
+            [uv, "venv", "--quiet", "--python", sys.executable, "--allow-existing", str(directory)],
+            [uv, "pip", "install", "--quiet", "--python", python, *requirements],
+        ):
+            made = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=100, check=False)
+            if made.returncode:
+                pytest.fail(f"{' '.join(command)}: {' '.join(made.stderr.split())}", pytrace=False)
+        return python
+
+    return make_environment

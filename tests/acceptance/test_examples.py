@@ -1,9 +1,7 @@
 """The example projects pass their own tests with nothing installed but what they ask for."""
 
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,22 +12,9 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory):
+def python(make_environment):
     """Return a Python that has ``upcall[sandbox]`` and pytest, and nothing else that was asked for."""
-    directory = tmp_path_factory.mktemp("environment")
-    beside = str(Path(sys.executable).parent)
-    uv = shutil.which("uv", path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
-    if uv is None:
-        pytest.fail(f"uv is neither beside {sys.executable} nor on PATH: pip install uv", pytrace=False)
-    python = str(directory / "bin" / "python")
-    for command in (
-        [uv, "venv", "--quiet", "--python", sys.executable, "--allow-existing", str(directory)],
-        [uv, "pip", "install", "--quiet", "--python", python, f"{ROOT}[sandbox]", "pytest"],
-    ):
-        made = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=110, check=False)
-        if made.returncode:
-            pytest.fail(f"{' '.join(command)}: {' '.join(made.stderr.split())}", pytrace=False)
-    return python
+    return make_environment(f"{ROOT}[sandbox]", "pytest")
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "examples").iterdir() if path.is_dir()))

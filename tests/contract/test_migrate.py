@@ -9,10 +9,8 @@ import http.server
 import inspect
 import itertools
 import json
-import os
 import pickle
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -57,32 +55,18 @@ for server, url in Configuration.environments[Environment.PRODUCTION].items():
 
 
 @pytest.fixture(scope="module")
-def python_of(tmp_path_factory):
+def python_of(request):
     """Return what gives a Python with a version of the SDK: this one, or one in an environment made for it."""
     pythons = {INSTALLED_SDK: sys.executable}
 
     def python_of(version):
         if version not in pythons:
-            pythons[version] = _environment_with(version, tmp_path_factory.mktemp("sdk"))
+            # Only here: who looks at the installed version alone needs no uv.
+            make_environment = request.getfixturevalue("make_environment")
+            pythons[version] = make_environment(f"sdksio-verizon-apis-sdk=={version}")
         return pythons[version]
 
     return python_of
-
-
-def _environment_with(version, directory):
-    beside = str(Path(sys.executable).parent)
-    uv = shutil.which("uv", path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
-    if uv is None:
-        pytest.fail(f"uv is neither beside {sys.executable} nor on PATH: pip install uv", pytrace=False)
-    python = str(directory / "bin" / "python")
-    for command in (
-        [uv, "venv", "--quiet", "--python", sys.executable, str(directory), "--allow-existing"],
-        [uv, "pip", "install", "--quiet", "--python", python, f"sdksio-verizon-apis-sdk=={version}"],
-    ):
-        made = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=100, check=False)
-        if made.returncode:
-            pytest.fail(f"{' '.join(command)}: {' '.join(made.stderr.split())}", pytrace=False)
-    return python
 
 
 @pytest.fixture
