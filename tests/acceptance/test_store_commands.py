@@ -235,5 +235,5 @@ def test_an_older_store(filled):
         (line,) = ended.stderr.splitlines()
         assert "upcall store upgrade" in line
     ended = filled.run("store", "upgrade", "--store", filled.store)
-    assert "from schema 1 to 2" in ended.stdout
+    assert "from schema 1 to 3" in ended.stdout
     assert len(filled.json("events", "list")) == 3

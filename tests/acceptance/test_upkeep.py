@@ -23,7 +23,7 @@ def test_an_older_store_is_upgraded_while_it_receives(upcall):
         assert connection.ask(post(b"2")) == 200
     upcall.until(lambda: upcall.read("notes") == ["1", "2"])
     assert listener.end() == 0
-    assert "was upgraded from schema 1 to 2" in listener.errors.read_text()
+    assert "was upgraded from schema 1 to 3" in listener.errors.read_text()
 
 
 def test_the_quota_counts_what_was_there_before(upcall):

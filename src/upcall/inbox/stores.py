@@ -21,7 +21,7 @@ __all__ = [
     "upgrade_store",
 ]
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """The schema that this Upcall writes."""
 
 _MEMORY: Final = "memory://"

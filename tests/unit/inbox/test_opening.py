@@ -130,7 +130,7 @@ def test_a_newer_store_that_this_version_may_use(tmp_path):
     open_inbox(str(path), create=True).close()
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as newer:
         newer.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-        newer.execute("INSERT INTO cursors (name, position) VALUES ('least_reader', ?)", (SCHEMA_VERSION,))
+        newer.execute("UPDATE cursors SET position = ? WHERE name = 'least_reader'", (SCHEMA_VERSION,))
     with open_inbox(str(path)) as inbox:
         assert inbox.ledger().stored == 0
 
@@ -138,9 +138,9 @@ def test_a_newer_store_that_this_version_may_use(tmp_path):
 def test_a_store_of_a_newer_version(tmp_path):
     """A store that a newer Upcall wrote is refused with both versions."""
     path = make_store(tmp_path / "inbox.db")
-    newer = sqlite3.connect(path)
-    newer.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    newer.close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as newer:
+        newer.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+        newer.execute("UPDATE cursors SET position = ? WHERE name = 'least_reader'", (SCHEMA_VERSION + 1,))
     for create in (True, False):
         with pytest.raises(StoreVersionError, match=rf"schema {SCHEMA_VERSION + 1}; this one knows {SCHEMA_VERSION}"):
             open_inbox(str(path), create=create)

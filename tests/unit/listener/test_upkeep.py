@@ -234,7 +234,7 @@ class TestOldStore:
         assert tries == [2, 2, 2, 2]
         assert caplog.messages == [
             f"store {old.url} is of an older Upcall: callbacks go to the spool while it is upgraded",
-            f"store {old.url} was upgraded from schema 1 to 2",
+            f"store {old.url} was upgraded from schema 1 to 3",
             "the upgrade waits: no more files.",
         ]
 

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from upcall.errors import StoreError, StoreUnreadableError, StoreVersionError
 from upcall.inbox.durable import make_directory, network_file_system
-from upcall.inbox.sqlite.schema import APPLICATION_ID, ORIGINAL, SCHEMA_VERSION, SECOND, SUPERSEDED
+from upcall.inbox.sqlite.schema import (
+    APPLICATION_ID,
+    LEAST_READER,
+    ORIGINAL,
+    SCHEMA_VERSION,
+    SECOND,
+    SUPERSEDED,
+    THIRD,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +33,7 @@ __all__ = [
     "is_busy",
     "poll",
     "read_batch",
+    "set_version",
     "snapshot",
     "store_errors",
     "stored_version",
@@ -150,12 +159,12 @@ def _check_or_create(connection: sqlite3.Connection, path: Path, *, create: bool
 def _create(connection: sqlite3.Connection) -> None:
     for statement in ORIGINAL:
         connection.execute(statement)
-    for addition in SECOND:
+    for addition in (*SECOND, *THIRD):
         column = f"ALTER TABLE {addition.table} ADD COLUMN {addition.sql}"
         connection.execute(column if addition.is_column else addition.sql)
     connection.execute(SUPERSEDED)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    set_version(connection, SCHEMA_VERSION)
 
 
 def _recognise(connection: sqlite3.Connection, path: Path, *, accept_old: bool) -> bool:
@@ -193,6 +202,13 @@ def _least_reader(connection: sqlite3.Connection, version: int) -> int:
 def stored_version(connection: sqlite3.Connection) -> int:
     """Return the number of a store's schema."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def set_version(connection: sqlite3.Connection, version: int) -> None:
+    """Say which schema a store has now, and how old an Upcall may be that uses it, in the open transaction."""
+    least = min(version, LEAST_READER)
+    connection.execute("INSERT OR REPLACE INTO cursors (name, position) VALUES ('least_reader', ?)", (least,))
+    connection.execute(f"PRAGMA user_version = {version}")
 
 
 def is_busy(error: sqlite3.Error) -> bool:

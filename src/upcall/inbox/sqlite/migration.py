@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from upcall.inbox.sqlite.connection import connect, store_errors, stored_version, transaction
+from upcall.inbox.sqlite.connection import connect, set_version, store_errors, stored_version, transaction
 from upcall.inbox.sqlite.digests import file_digests
 from upcall.inbox.sqlite.projection import Projection
-from upcall.inbox.sqlite.schema import SCHEMA_VERSION, SECOND, SUPERSEDED, Addition
+from upcall.inbox.sqlite.schema import SCHEMA_VERSION, SECOND, SUPERSEDED, THIRD, Addition
 
 if TYPE_CHECKING:
     import sqlite3
@@ -19,13 +19,17 @@ __all__ = ["upgrade", "version_of"]
 PROJECTION_BATCH = 1000
 FILED_AT_ONCE = 20_000
 _READ_MODEL = ("campaigns", "devices", "drift", "spans")
+_FILED: Final = 2
+"""The schema in which copies are looked up among filed digests, and whose read model says more."""
+_STEPS: Final = {2: SECOND, 3: THIRD}
+_PARTS: Final = sum(map(len, _STEPS.values()))
 
 
 def upgrade(path: Path, progress: Callable[[int, int], None], *, catch_up: bool) -> tuple[int, int]:
     """Bring a store to this Upcall's schema.
 
-    It may be stopped at any point and called again, also by several processes at once. The previous Upcall can use
-    the store before, meanwhile and afterwards.
+    It goes a schema at a time. It may be stopped at any point and called again, also by several processes at once. The
+    previous Upcall can use the store before, meanwhile and afterwards.
 
     Args:
         path: The store's file.
@@ -39,20 +43,19 @@ def upgrade(path: Path, progress: Callable[[int, int], None], *, catch_up: bool)
     try:
         with store_errors(path):
             before = stored_version(connection)
-            total = len(SECOND) + 1
-            for done, addition in enumerate(SECOND):
-                progress(done, total)
-                if before < SCHEMA_VERSION:
-                    with transaction(connection):
-                        _add(connection, addition)
-            if before < SCHEMA_VERSION:
-                while _file_some(connection):
-                    pass
-                with transaction(connection):
-                    _conclude(connection)
+            done = 0
+            for version, additions in _STEPS.items():
+                for addition in additions:
+                    progress(done, _PARTS + 1)
+                    done += 1
+                    if before < version:
+                        with transaction(connection):
+                            _add(connection, addition)
+                if before < version:
+                    _conclude(connection, version)
             if catch_up:
                 _catch_up(connection, progress)
-            progress(total, total)
+            progress(_PARTS + 1, _PARTS + 1)
             return before, SCHEMA_VERSION
     finally:
         connection.close()
@@ -95,23 +98,32 @@ def _file_some(connection: sqlite3.Connection) -> bool:
     return bool(upto < newest)
 
 
-def _conclude(connection: sqlite3.Connection) -> None:
-    """Say that the store has the new schema.
+def _conclude(connection: sqlite3.Connection, version: int) -> None:
+    """Say that the store has the next schema, unless somebody was quicker."""
+    if version == _FILED:
+        while _file_some(connection):
+            pass
+    with transaction(connection):
+        if stored_version(connection) < version:
+            if version == _FILED:
+                _begin_again(connection)
+            set_version(connection, version)
 
-    The read model begins again from its first callback: what schema 2 keeps beside it (first and last words,
-    contradictions, drift, accounts) is in the bodies, and schema 1 removed none.
+
+def _begin_again(connection: sqlite3.Connection) -> None:
+    """Let the read model begin again from its first callback.
+
+    What schema 2 keeps beside it (first and last words, contradictions, drift, accounts) is in the bodies, and
+    schema 1 removed none.
     """
-    if stored_version(connection) >= SCHEMA_VERSION:
-        return
     connection.execute(SUPERSEDED)
     for table in _READ_MODEL:
         connection.execute(f"DELETE FROM {table}")
     connection.execute("UPDATE cursors SET position = 0 WHERE name = 'projection'")
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def _catch_up(connection: sqlite3.Connection, progress: Callable[[int, int], None]) -> None:
     projection = Projection(connection)
     while projection.advance(PROJECTION_BATCH):
         done, total = projection.position()
-        progress(len(SECOND) + done, len(SECOND) + 1 + total)
+        progress(_PARTS + done, _PARTS + 1 + total)

@@ -2,7 +2,8 @@
 
 A release only adds columns, tables and indexes, so that the one before it can still use the store: a new store is
 made by the same statements that bring an old one forward. Schema 2 also takes an index away (`SUPERSEDED`), without
-which the first release would be slow, not wrong.
+which the first release would be slow, not wrong. Tables and indexes that are new since schema 2 begin with
+`OWN_PREFIX`: a handler may have tables of any other name.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from upcall.inbox.stores import SCHEMA_VERSION
 
 __all__ = [
     "APPLICATION_ID",
+    "LEAST_READER",
     "ORIGINAL",
     "OWN_PREFIX",
     "OWN_TABLES",
     "SCHEMA_VERSION",
     "SECOND",
     "SUPERSEDED",
+    "THIRD",
     "Addition",
 ]
 
@@ -43,6 +46,10 @@ OWN_TABLES: Final = frozenset(
         "spans",
         "subscribers",
         "tokens",
+        "upcall_journal",
+        "upcall_notes",
+        "upcall_reported",
+        "upcall_uptimes",
         "work",
     }
 )
@@ -186,6 +193,10 @@ def _table(name: str, columns: str) -> Addition:
     return Addition(name, f"CREATE TABLE {name} ({columns}) STRICT")
 
 
+def _keyed_table(name: str, columns: str) -> Addition:
+    return Addition(name, f"CREATE TABLE {name} ({columns}) STRICT, WITHOUT ROWID")
+
+
 def _index(name: str, on: str) -> Addition:
     return Addition(name, f"CREATE INDEX {name} ON {on}")
 
@@ -205,10 +216,10 @@ SECOND: Final = (
     ),
     *_columns("deliveries", "source TEXT", "listed INTEGER"),
     # What `callbacks_recent` was: see `upcall.inbox.sqlite.digests`.
-    Addition(
+    _keyed_table(
         "digests",
-        "CREATE TABLE digests (bucket INTEGER NOT NULL, head BLOB NOT NULL, callback_id INTEGER NOT NULL,"
-        " PRIMARY KEY (bucket, head, callback_id)) STRICT, WITHOUT ROWID",
+        "bucket INTEGER NOT NULL, head BLOB NOT NULL, callback_id INTEGER NOT NULL,"
+        " PRIMARY KEY (bucket, head, callback_id)",
     ),
     # Both carry their condition, so that an honest callback costs them nothing.
     _index("callbacks_quarantined", "callbacks (id, length(body)) WHERE trust = 'quarantined' AND dropped_at IS NULL"),
@@ -268,3 +279,39 @@ SECOND: Final = (
     _table("marks", "name TEXT PRIMARY KEY, position INTEGER NOT NULL"),
 )
 """What schema 2 adds."""
+
+THIRD: Final = (
+    # How a generated token lives: `upcall.inbox.TokenRecord` names the states.
+    *_columns("tokens", "state TEXT NOT NULL DEFAULT 'live'", "retire_at INTEGER", "retired_at INTEGER"),
+    # The reconciled callback that said the same before: nobody was called for this work.
+    *_columns("work", "merged_with INTEGER"),
+    # When listeners accepted callbacks: a row a process. Tokens by their ids, with spaces between.
+    _table(
+        "upcall_uptimes",
+        "listener TEXT PRIMARY KEY, began_at INTEGER NOT NULL, last_at INTEGER NOT NULL, ended INTEGER NOT NULL,"
+        " tokens TEXT NOT NULL, given INTEGER NOT NULL, url TEXT NOT NULL",
+    ),
+    _index("upcall_uptimes_last", "upcall_uptimes (last_at)"),
+    # What the registration room did and saw, and what it knows now; each document is JSON.
+    _table(
+        "upcall_journal",
+        "id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, at INTEGER NOT NULL, account TEXT NOT NULL,"
+        " document TEXT NOT NULL",
+    ),
+    _index("upcall_journal_topic", "upcall_journal (topic, id)"),
+    _keyed_table(
+        "upcall_notes",
+        "topic TEXT NOT NULL, key TEXT NOT NULL, at INTEGER NOT NULL, document TEXT NOT NULL, PRIMARY KEY (topic, key)",
+    ),
+    # What a reconciled callback said, until a real one that says the same merged with it. No device: of the campaign.
+    _keyed_table(
+        "upcall_reported",
+        "campaign_id TEXT NOT NULL, device_id TEXT NOT NULL, state TEXT NOT NULL, account TEXT NOT NULL,"
+        " callback_id INTEGER NOT NULL, merged_by INTEGER, PRIMARY KEY (campaign_id, device_id, state, account)",
+    ),
+    _index("upcall_reported_by", "upcall_reported (callback_id)"),
+)
+"""What schema 3 adds."""
+
+LEAST_READER: Final = 2
+"""The oldest schema whose Upcall can open a store of this one."""
