@@ -2,6 +2,7 @@
 
 from upcall.inbox.base import Appender, Inbox, Transaction
 from upcall.inbox.events import key_of, stored_event
+from upcall.inbox.journal import JournalEntry, ListedDelivery, Note, Reported, Uptime
 from upcall.inbox.stores import (
     SCHEMA_VERSION,
     open_inbox,
@@ -49,12 +50,16 @@ __all__ = [
     "DriftRecord",
     "Forgotten",
     "Inbox",
+    "JournalEntry",
     "Ledger",
     "Lessee",
+    "ListedDelivery",
+    "Note",
     "Outcome",
     "Pruned",
     "Receipt",
     "ReplayRecord",
+    "Reported",
     "Retention",
     "Selection",
     "State",
@@ -63,6 +68,7 @@ __all__ = [
     "TokenRecord",
     "Transaction",
     "Trust",
+    "Uptime",
     "WorkItem",
     "WorkRecord",
     "key_of",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from upcall.inbox.journal import JournalEntry, ListedDelivery, Note, Reported, Uptime
     from upcall.inbox.values import (
         Arrival,
         CallbackRecord,
@@ -310,6 +311,72 @@ class Inbox(Protocol):
         Raises:
             StoreError: The store has it already.
         """
+        ...
+
+    def set_token(self, token: str, *, state: str, retire_at: int | None, now: int) -> None:
+        """Change how a generated token lives; one that the store does not have is left alone.
+
+        Args:
+            token: The token.
+            state: ``live``, ``next``, ``retiring`` or ``retired``; see `TokenRecord`.
+            retire_at: When a retiring one is to be retired, None for never.
+            now: The time.
+        """
+        ...
+
+    # what the registration room keeps
+
+    def beat(self, uptime: Uptime) -> None:
+        """Keep a listener's uptime, in the place of what was kept of the same listener."""
+        ...
+
+    def uptimes(self, *, since: int = 0) -> list[Uptime]:
+        """Return the uptimes that reach past a time, in the order of their beginnings."""
+        ...
+
+    def record(self, entry: JournalEntry) -> int:
+        """Add an entry to the journal, and return its number; it is on disk when this returns."""
+        ...
+
+    def journal(self, topic: str, *, account: str | None = None, since: int = 0, limit: int = 0) -> list[JournalEntry]:
+        """Return entries of a topic, oldest first; a limit takes the newest ones, 0 means all."""
+        ...
+
+    def put_note(self, note: Note) -> None:
+        """Write a note in the place of the one with its topic and key."""
+        ...
+
+    def notes(self, topic: str) -> list[Note]:
+        """Return the notes of a topic, by key."""
+        ...
+
+    def drop_note(self, topic: str, key: str) -> None:
+        """Remove a note, where there is one."""
+        ...
+
+    def append_reported(self, reported: Sequence[Reported], now: int, *, dry_run: bool = False) -> list[int | None]:
+        """Keep what the provider reports where it is news, as callbacks of origin ``reconciled``.
+
+        News is decided against the read model brought up to the newest callback, within the transaction that appends:
+        what a real callback said before is not news, and what was reported before is not news again. A real callback
+        that says the same later merges with it: handlers are not called for it (`enroll` makes its work ``done``).
+
+        Args:
+            reported: Devices, and campaigns, in the provider's words.
+            now: The time, which becomes their time of receipt.
+            dry_run: Keep nothing; 0 stands for the number of what would be kept.
+
+        Returns:
+            For each the number of its callback, None where it is no news.
+        """
+        ...
+
+    def repeat_intervals(self, *, since: int = 0, limit: int = 10_000) -> list[int]:
+        """Return how long after the delivery before it each further delivery of a callback came, in microseconds."""
+        ...
+
+    def last_listed(self, account: str) -> ListedDelivery | None:
+        """Return when a callback of an account last came from an address that the provider publishes."""
         ...
 
     # upkeep

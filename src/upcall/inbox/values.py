@@ -87,7 +87,7 @@ class Arrival(msgspec.Struct, frozen=True):
         evidence: What the verdict rests on.
         token_id: Which token it came through, not the token itself.
         account: The account that the token belongs to, None where it belongs to several or all.
-        origin: ``received``, later ``reconciled``.
+        origin: ``received``, ``reconciled`` from the provider's reports, or ``guard`` for what the guardian says.
     """
 
     body: bytes
@@ -147,7 +147,7 @@ class CallbackRecord(msgspec.Struct, frozen=True):
         campaign_id: Its campaign.
         deliveries: How often it was delivered.
         state: How far it is, one of `State`.
-        origin: ``received`` or ``reconciled``.
+        origin: ``received``, ``reconciled`` or ``guard``.
         trust: The gate's verdict.
         evidence: What the verdict rests on.
         duplicate: The guess: ``first``, ``redelivery`` or ``repeat``.
@@ -206,6 +206,7 @@ class WorkRecord(msgspec.Struct, frozen=True):
         finished_at: When it ended, None where it has not.
         error: The last failure's traceback.
         replays: What it was before each replay, oldest first.
+        merged_with: The reconciled callback that had said the same to this subscriber before: it was not called.
     """
 
     subscriber: str
@@ -216,6 +217,7 @@ class WorkRecord(msgspec.Struct, frozen=True):
     finished_at: int | None
     error: str | None
     replays: tuple[ReplayRecord, ...] = ()
+    merged_with: int | None = None
 
 
 class DeadRecord(msgspec.Struct, frozen=True):
@@ -342,6 +344,7 @@ class WorkItem(msgspec.Struct, frozen=True):
         digest: SHA-256 of the callback's body as it came, in hexadecimal.
         body: The callback's body.
         unended: Whether it was started before and no end of that was recorded: it may be what ended that process.
+        origin: Where the callback came from, see `Arrival`.
     """
 
     id: int
@@ -354,6 +357,7 @@ class WorkItem(msgspec.Struct, frozen=True):
     digest: str
     body: bytes
     unended: bool = False
+    origin: str = "received"
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -378,10 +382,17 @@ class TokenRecord(msgspec.Struct, frozen=True):
     Args:
         token: The secret part of the callback URL.
         accounts: The accounts that it belongs to, empty for all.
+        state: ``live``, ``next`` (accepted already, about to take a live one's place), ``retiring`` (accepted until
+            `retire_at`) or ``retired`` (no longer accepted).
+        retire_at: When a retiring one is to be retired.
+        created_at: When it was made.
     """
 
     token: str
     accounts: tuple[str, ...]
+    state: str = "live"
+    retire_at: int | None = None
+    created_at: int = 0
 
 
 class Ledger(msgspec.Struct, frozen=True):

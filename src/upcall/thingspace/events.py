@@ -102,6 +102,8 @@ class CallbackEvent(msgspec.Struct, frozen=True, kw_only=True):
         raw: The body, byte for byte.
         id: The stored callback's number, 0 where it is not stored.
         received_at: When it was first received, UTC microseconds since 1970, 0 where it was not.
+        origin: ``received``; ``reconciled`` where it was made of the provider's reports; ``guard`` where Upcall itself
+            says it, such as ``registration.drift``.
     """
 
     kind: str | None = None
@@ -119,6 +121,7 @@ class CallbackEvent(msgspec.Struct, frozen=True, kw_only=True):
     raw: bytes = b""
     id: int = 0
     received_at: int = 0
+    origin: str = "received"
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
