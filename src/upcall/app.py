@@ -17,6 +17,7 @@ from upcall.errors import StartError, UpcallError
 from upcall.inbox import open_inbox
 from upcall.inbox.spool import Spool, spool_directory
 from upcall.listener import Gate, ListenerApp, Reception, parse_tokens
+from upcall.listener.heartbeat import Heartbeat
 from upcall.listener.upkeep import Upkeep, is_old
 
 if TYPE_CHECKING:
@@ -193,11 +194,14 @@ class _MountedListener:
                 raise
             upkeep = Upkeep(inbox, reception, upgrade=old, on_upgraded=worker.start)
             upkeep.begin()
+            heartbeat = Heartbeat(lambda: open_inbox(self._store), reception)
+            heartbeat.begin()
             self._listener = ListenerApp(reception)
             self._ending.callback(inbox.close)  # last, as the others use it
             self._ending.push_async_callback(asyncio.to_thread, worker.stop)
             self._ending.push_async_callback(self._listener.aclose)
             self._ending.push_async_callback(upkeep.aclose)
+            self._ending.push_async_callback(heartbeat.aclose)
         return self._listener
 
     async def _lifespan(self, receive: Any, send: Any) -> None:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from upcall.app import WorkerThread, load_app
-from upcall.cli.tokens import live_tokens
+from upcall.cli.tokens import given_tokens, store_tokens
 from upcall.errors import SettingsError, StoreError, UpcallError
 from upcall.inbox import open_inbox
 from upcall.inbox.spool import Spool, spool_directory
 from upcall.listener import Gate, ListenerStats, Reception, Sources
 from upcall.listener.connections import Connections, Limits
+from upcall.listener.heartbeat import Heartbeat
 from upcall.listener.server import bind, max_connections, run, serving, tls_context, until_stopped, url_of
 from upcall.listener.service import AdminService, Admitted, CallbackService
 from upcall.listener.upkeep import Upkeep, is_old
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from upcall.dispatch import Handler
     from upcall.inbox import Inbox
     from upcall.listener.request import Request
+    from upcall.listener.tokens import StoreTokens
 
 __all__ = ["ListenOptions", "expected_accounts", "run_listener"]
 
@@ -105,9 +107,10 @@ def run_listener(
         old = is_old(url)
         inbox = stack.enter_context(open_inbox(url, create=True, accept_old=True))
         spool = _spool(options, url)
-        listener = _Listener(
-            options, inbox, spool, Gate(live_tokens(inbox, options.tokens, options.accounts)), sources, tls=tls
-        )
+        given = given_tokens(options.tokens, options.accounts)
+        own = None if given else store_tokens(options.accounts)
+        gate = Gate(given if own is None else own.begin(inbox))
+        listener = _Listener(options, inbox, spool, gate, sources, tls=tls, tokens=own)
         listener.bind()
         log(f"upcall: keeping callbacks in {inbox.url}")
         run(listener.serve(WorkerThread(app, inbox.url, subscribers), on_ready, log, old=old))
@@ -125,8 +128,10 @@ class _Listener:
         sources: Sources,
         *,
         tls: ssl.SSLContext | None,
+        tokens: StoreTokens | None,
     ) -> None:
         self._options = options
+        self._tokens = tokens
         self._inbox = inbox
         self._gate = gate
         self._sources = sources
@@ -159,15 +164,18 @@ class _Listener:
         )
         reception.count_connections = lambda: len(connections.open) + len(connections.expected)
         upkeep = Upkeep(self._inbox, reception, upgrade=old, on_upgraded=worker.start)
+        heartbeat = Heartbeat(lambda: open_inbox(self._inbox.url), reception, tokens=self._tokens, url=self._root())
         async with until_stopped(on_hangup=self._reload_certificate if self._tls else None) as stop:
             try:
                 async with contextlib.AsyncExitStack() as stack:
                     await stack.enter_async_context(self._admin())
                     stack.push_async_callback(reception.aclose)
                     stack.push_async_callback(upkeep.aclose)
+                    stack.push_async_callback(heartbeat.aclose)
                     await stack.enter_async_context(serving(connections, self._socket, tls=self._tls))
                     reception.begin()
                     upkeep.begin()
+                    heartbeat.begin()
                     if not old:
                         worker.start()
                     on_ready(self._url())
@@ -180,7 +188,10 @@ class _Listener:
     def _url(self) -> str:
         secret = self._gate.tokens[0].secret
         shown = mask_token(secret) if self._options.mask else secret
-        return f"{url_of(self._socket, scheme='https' if self._tls else 'http')}/callbacks/{shown}"
+        return f"{self._root()}/callbacks/{shown}"
+
+    def _root(self) -> str:
+        return url_of(self._socket, scheme="https" if self._tls else "http")
 
     def _reload_certificate(self) -> None:
         """Read the certificate again, as one that was renewed asks for by SIGHUP."""

@@ -106,6 +106,15 @@ class Reception:
             self._told_of_quota = False
         self.quarantined_bytes = held_bytes
 
+    @property
+    def tokens(self) -> tuple[Token, ...]:
+        """Return the live tokens."""
+        return self._gate.tokens
+
+    def use(self, gate: Gate) -> None:
+        """Accept other tokens from now on; what was admitted stays admitted."""
+        self._gate = gate
+
     def admit(self, path: str) -> Token | None:
         """Return the live token that a path names."""
         return self._gate.admit(path[len(_PREFIX) :]) if path.startswith(_PREFIX) else None
