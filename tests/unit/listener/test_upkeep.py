@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from upcall.errors import StoreError
-from upcall.inbox import Arrival, Selection, Trust, open_inbox, store_version
+from upcall.inbox import SCHEMA_VERSION, Arrival, Selection, Trust, open_inbox, store_version
 from upcall.inbox.spool import Spool
 from upcall.listener import Gate, Reception, Sources, parse_tokens, upkeep
 from upcall.listener.upkeep import LOOK_SECONDS, Upkeep, is_old
@@ -211,7 +211,7 @@ class TestOldStore:
             await until(lambda: not reception.state.spooling)
             await made.aclose()
             await reception.aclose()
-        assert store_version(old.url) == 2
+        assert store_version(old.url) == SCHEMA_VERSION
         with open_inbox(old.url) as inbox:
             assert [record.body for record in inbox.callbacks()] == [b"1", b"2"]
 
@@ -231,7 +231,7 @@ class TestOldStore:
             made.begin()
             await until(lambda: store.tried)
             await made.aclose()
-        assert tries == [2, 2, 2, 2]
+        assert tries == [SCHEMA_VERSION] * 4
         assert caplog.messages == [
             f"store {old.url} is of an older Upcall: callbacks go to the spool while it is upgraded",
             f"store {old.url} was upgraded from schema 1 to 3",
