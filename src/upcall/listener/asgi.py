@@ -68,7 +68,8 @@ class ListenerApp:
         # Mounted under a prefix, an application sees the whole path and is told the prefix.
         path = scope["path"].removeprefix(scope.get("root_path") or "")
         forwarded = b",".join(_values(scope, b"x-forwarded-for")).decode("latin-1") if peer.is_proxy else ""
-        admitted = self._service.admit(scope["method"].encode(), path, peer, forwarded or None)
+        query = b"?" + scope.get("query_string", b"")
+        admitted = self._service.admit(scope["method"].encode(), path, peer, forwarded or None, query)
         if isinstance(admitted, Answer):
             return admitted
         body = await self._read(receive, _length(scope))

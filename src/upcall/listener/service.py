@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from upcall.listener.answers import FAILED, Answer, answer
+from upcall.listener.probe import nonce_of, prove
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +58,9 @@ class CallbackService:
         self._told_of_proxy = False
         self.max_body_bytes: int = reception.max_body_bytes
 
-    def admit(self, method: bytes, path: str, peer: Peer, forwarded: str | None) -> Admitted | Answer:
+    def admit(
+        self, method: bytes, path: str, peer: Peer, forwarded: str | None, target: bytes = b""
+    ) -> Admitted | Answer:
         """Decide by a request's head whether its body is wanted.
 
         Args:
@@ -64,6 +68,7 @@ class CallbackService:
             path: The path, decoded, without the query.
             peer: The connection's other end.
             forwarded: The request's ``X-Forwarded-For``, several joined by commas in their order.
+            target: The target as it came, or as much of it as holds the query: a GET may be a probe.
 
         Returns:
             What the head told, for `keep`; or the answer, and then the body is nobody's.
@@ -74,7 +79,7 @@ class CallbackService:
             stats.unknown_token += 1
             return _NOT_FOUND
         if method != b"POST":
-            return _ALIVE if method in {b"GET", b"HEAD"} else _BAD_METHOD
+            return self._look(method, token, peer, forwarded, target)
         stats.received += 1
         if forwarded is not None and not peer.is_proxy:
             self._tell_of_proxy(peer.address)
@@ -91,7 +96,7 @@ class CallbackService:
 
     def begin(self, request: Request) -> Answer | None:
         """Look at a request's head."""
-        admitted = self.admit(request.method, request.path, request.peer, request.forwarded)
+        admitted = self.admit(request.method, request.path, request.peer, request.forwarded, request.target)
         if isinstance(admitted, Answer):
             return admitted
         request.admitted = admitted
@@ -100,6 +105,12 @@ class CallbackService:
     def finish(self, request: Request, body: bytes, reply: Callable[[Answer], None]) -> None:
         """Keep a callback, and answer once it is on disk."""
         self.keep(request.admitted, body, reply)
+
+    def _look(self, method: bytes, token: Token, peer: Peer, forwarded: str | None, target: bytes) -> Answer:
+        """Answer somebody who knows a token and brings no callback."""
+        if method == b"GET" and (nonce := nonce_of(target)) is not None:
+            return prove(token, nonce, self._sources.of(peer, forwarded), time.time())
+        return _ALIVE if method in {b"GET", b"HEAD"} else _BAD_METHOD
 
     def _tell_of_proxy(self, address: str) -> None:
         """Say once that somebody names another source and is not believed: a proxy nobody declared, or a forger."""
