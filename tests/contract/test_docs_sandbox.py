@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from upcall.sandbox import FAULT_NAMES, PROFILES, load_faults, load_profile
+from upcall.sandbox import FAULT_NAMES, load_faults
 from upcall.sandbox.faults import API_FAULTS, DELIVERY_FAULTS, REGISTRATION_FAULTS
 from upcall.sandbox.ledger import Attempt
 from upcall.sandbox.models import FINAL_STATES
 from upcall.sandbox.routes import ROUTES
+from upcall.settings import read_profile
 from upcall.testing import AsyncSandboxHarness, SandboxCampaign, SandboxHarness
 from upcall.testing.listener import Ledger, ListenerHarness
+from upcall.thingspace import PROFILES
 
 DOCS = Path(__file__).parents[2] / "docs"
 SANDBOX, TESTING = ((DOCS / name).read_text(encoding="utf-8") for name in ("sandbox.md", "testing.md"))
@@ -62,7 +64,7 @@ def test_the_profiles():
     assert set(PROFILES) < set(rows(section(SANDBOX, "Callbacks and their delivery")))
 
 
-@pytest.mark.parametrize(("number", "load"), [(0, load_profile), (1, load_faults)])
+@pytest.mark.parametrize(("number", "load"), [(0, read_profile), (1, load_faults)])
 def test_the_files_that_are_shown(tmp_path, number, load):
     """The profile and the faults that the document shows can be used as they stand."""
     path = tmp_path / "shown.toml"

@@ -64,10 +64,11 @@ def sandbox(
     the truth about a campaign, sets faults, moves a manual clock and forgets everything; /openapi.json describes all.
     """
     from upcall.listener.server import bind, url_of
-    from upcall.sandbox import ManualClock, Sandbox, load_faults, load_profile
+    from upcall.sandbox import ManualClock, Sandbox, load_faults
     from upcall.sandbox.serving import serve
+    from upcall.settings import read_profile
 
-    chosen_profile, chosen_faults = load_profile(profile), load_faults(faults)
+    chosen_profile, chosen_faults = read_profile(profile), load_faults(faults)
     # The port first: a state file is not opened, and no callback sent, by a sandbox that cannot serve.
     bound = bind(host, port)
     application = Sandbox(

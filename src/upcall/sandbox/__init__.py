@@ -8,18 +8,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from upcall.lazy import lazy_names
+from upcall.thingspace import Profile
 
 if TYPE_CHECKING:
     from upcall.sandbox.app import Sandbox, SandboxSettings
     from upcall.sandbox.clock import ManualClock, RealClock
     from upcall.sandbox.faults import FAULT_NAMES, Faults, Script, parse_faults
-    from upcall.sandbox.files import load_faults, load_profile
-    from upcall.sandbox.profiles import PROFILES, Profile
+    from upcall.sandbox.files import load_faults
     from upcall.sandbox.state import Credentials
 
 __all__ = [
     "FAULT_NAMES",
-    "PROFILES",
     "Credentials",
     "Faults",
     "ManualClock",
@@ -29,7 +28,6 @@ __all__ = [
     "SandboxSettings",
     "Script",
     "load_faults",
-    "load_profile",
     "parse_faults",
 ]
 
@@ -37,8 +35,7 @@ _NAMES_OF = {
     "app": ("Sandbox", "SandboxSettings"),
     "clock": ("ManualClock", "RealClock"),
     "faults": ("FAULT_NAMES", "Faults", "Script", "parse_faults"),
-    "files": ("load_faults", "load_profile"),
-    "profiles": ("PROFILES", "Profile"),
+    "files": ("load_faults",),
     "state": ("Credentials",),
 }
 

@@ -19,13 +19,13 @@ from upcall.sandbox import routes
 from upcall.sandbox.clock import Agenda, Clock, ManualClock, RealClock, moment
 from upcall.sandbox.delivery import DeliveryEngine, Target
 from upcall.sandbox.faults import STALE_SECONDS, STOLEN_URL, Faults, Fortune
-from upcall.sandbox.files import load_profile
 from upcall.sandbox.http import RESET_EXTENSION, ConnectionEnded, RequestError, fault, read_request, send_answer
 from upcall.sandbox.ledger import Ledger, Message
 from upcall.sandbox.persistence import Memory, StateFile
 from upcall.sandbox.runner import CampaignRunner
 from upcall.sandbox.sending import NO_DEADLINE_SECONDS, Poster
 from upcall.sandbox.state import AccessState, Credentials
+from upcall.settings import read_profile
 from upcall.version import __version__
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from upcall.sandbox.http import Answer, Receive, Scope, Send
     from upcall.sandbox.messages import Callback
     from upcall.sandbox.persistence import Saved, Store
-    from upcall.sandbox.profiles import Profile
+    from upcall.thingspace import Profile
 
 __all__ = ["Sandbox", "SandboxSettings"]
 
@@ -110,7 +110,7 @@ class Sandbox:
         log: Callable[[str], None] = lambda _: None,
         warn: Callable[[str], None] | None = None,
     ) -> None:
-        self._profile = load_profile(profile) if isinstance(profile, str) else profile
+        self._profile = read_profile(profile) if isinstance(profile, str) else profile
         if not _SLOWEST <= speed <= _FASTEST:
             raise SettingsError(f"The speed is {speed}.", hint="Give a number above 0, such as 3600.")
         self.clock: Clock = clock or RealClock()

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from upcall.sandbox.ledger import Ledger, Message
     from upcall.sandbox.messages import Callback
     from upcall.sandbox.persistence import Store
-    from upcall.sandbox.profiles import Profile
     from upcall.sandbox.sending import Poster
+    from upcall.thingspace import Profile
 
 __all__ = ["DeliveryEngine", "Target"]
 

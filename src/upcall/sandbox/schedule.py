@@ -14,8 +14,8 @@ from upcall.sandbox.faults import REORDER_SECONDS
 if TYPE_CHECKING:
     from upcall.sandbox.faults import Fortune
     from upcall.sandbox.ledger import Attempt, Message
-    from upcall.sandbox.profiles import Profile
     from upcall.sandbox.state import Randomness
+    from upcall.thingspace import Profile
 
 __all__ = ["Schedule", "Verdict", "is_acknowledgement"]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
     from upcall.sandbox.clock import Agenda
-    from upcall.sandbox.profiles import Profile
+    from upcall.thingspace import Profile
 
 __all__ = ["HEADERS", "NO_DEADLINE_SECONDS", "Posted", "Poster", "Sender"]
 

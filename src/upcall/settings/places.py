@@ -11,7 +11,7 @@ from upcall.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["config_path", "default_store", "expanded", "state_dir"]
+__all__ = ["config_path", "default_store", "expanded", "is_profile_file", "state_dir"]
 
 
 def state_dir(environ: Mapping[str, str] | None = None) -> Path:
@@ -53,3 +53,8 @@ def expanded(named: str | os.PathLike[str]) -> Path:
     except RuntimeError:
         hint = "Write the place without ~, or set HOME or UPCALL_STATE_DIR."
         raise SettingsError(f"{named} cannot be found: there is no such home directory.", hint=hint) from None
+
+
+def is_profile_file(text: str) -> bool:
+    """Tell whether a profile's text is the path of a file, and no name."""
+    return text.endswith(".toml")

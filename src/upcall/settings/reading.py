@@ -10,12 +10,17 @@ import msgspec
 
 from upcall.errors import SettingsError
 from upcall.settings.credentials import Credentials, read_credentials, read_secret_file
-from upcall.settings.places import config_path, expanded, state_dir
+from upcall.settings.places import config_path, expanded, is_profile_file, state_dir
+from upcall.settings.tables import Client, File, References
+from upcall.settings.values import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Account", "Settings", "read_accounts", "read_settings"]
+    from upcall.settings.tables import Alerts
+    from upcall.settings.values import Account
+
+__all__ = ["read_accounts", "read_settings"]
 
 N = TypeVar("N", int, float)
 
@@ -33,94 +38,6 @@ _SWITCHES: Final = {
     "no": False,
     "off": False,
 }
-
-
-class Account(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Hold one ``[[accounts]]`` table.
-
-    Args:
-        name: The billing account's name, such as ``0000123456-00001``.
-        url: Where its callbacks are to go, None where the file does not say.
-        credentials: Which ``[credentials.…]`` table calls for it, None for the environment's.
-    """
-
-    name: str
-    url: str | None = None
-    credentials: str | None = None
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Hold what the environment and the settings file say; None where neither does.
-
-    Args:
-        credentials: Who calls, unless an account names others.
-        state_dir: Where Upcall keeps what outlives a process.
-        base_url: The provider's root, which ends in ``/api``.
-        environment: One of the provider's environments, instead of a base URL.
-        timeout_seconds: How long one request may take.
-        max_retries: How often a call may be tried again.
-        max_elapsed_seconds: The budget of a whole call.
-        allow_http: Whether http callback URLs to loopback are admitted.
-        token_store: Whether tokens are kept on disk, or in which file.
-        accounts: The accounts, in the file's order.
-        credentials_by_name: The ``[credentials.…]`` tables, read.
-        sources_by_name: For each of them where each credential is read from, a variable or a file.
-        path: The settings file, None where there is none.
-    """
-
-    credentials: Credentials
-    state_dir: Path
-    base_url: str | None = None
-    environment: str | None = None
-    timeout_seconds: float | None = None
-    max_retries: int | None = None
-    max_elapsed_seconds: float | None = None
-    allow_http: bool | None = None
-    token_store: bool | str | None = None
-    accounts: tuple[Account, ...] = ()
-    credentials_by_name: dict[str, Credentials] = msgspec.field(default_factory=dict)
-    sources_by_name: dict[str, dict[str, str | None]] = msgspec.field(default_factory=dict)
-    path: Path | None = None
-
-    def credentials_of(self, account: Account) -> Credentials:
-        """Return who calls for an account."""
-        return self.credentials_named(account.credentials)
-
-    def credentials_named(self, name: str | None) -> Credentials:
-        """Return who calls by a ``[credentials.…]`` table, or without one by its name being None."""
-        return self.credentials_by_name[name] if name else self.credentials
-
-
-class _Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    base_url: str | None = None
-    environment: str | None = None
-    timeout_seconds: float | None = None
-    max_retries: int | None = None
-    max_elapsed_seconds: float | None = None
-    allow_http: bool | None = None
-    token_store: bool | str | None = None
-    state_dir: str | None = None
-
-
-class _References(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Name where each credential lies: in a variable, or in a file."""
-
-    client_id_env: str | None = None
-    client_id_file: str | None = None
-    client_secret_env: str | None = None
-    client_secret_file: str | None = None
-    username_env: str | None = None
-    username_file: str | None = None
-    password_env: str | None = None
-    password_file: str | None = None
-    session_token_env: str | None = None
-    session_token_file: str | None = None
-
-
-class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    client: _Client = _Client()
-    accounts: tuple[Account, ...] = ()
-    credentials: dict[str, _References] = msgspec.field(default_factory=dict)
 
 
 def read_settings(
@@ -154,10 +71,12 @@ def read_accounts(config: str | os.PathLike[str]) -> tuple[Account, ...]:
 def _read(environ: Mapping[str, str] | None, config: str | os.PathLike[str] | None) -> Settings:
     env = os.environ if environ is None else environ
     path = Path(config) if config is not None else config_path(env)
-    file = _read_file(path) if path is not None else _File()
-    named = {name: _resolve(table, name, env, path) for name, table in file.credentials.items()}
+    file = _read_file(path) if path is not None else File()
+    home = path.parent if path is not None else Path()
+    named = {name: _resolve(table, name, env, home) for name, table in file.credentials.items()}
     own = read_credentials(env)
     target = _target(env, file.client)
+    alert_url, alert_source = _alerts(env, file.alerts, home)
     return Settings(
         credentials=named[DEFAULT_CREDENTIALS] if own == Credentials() and DEFAULT_CREDENTIALS in named else own,
         state_dir=_state_dir(env, file.client.state_dir),
@@ -171,11 +90,16 @@ def _read(environ: Mapping[str, str] | None, config: str | os.PathLike[str] | No
         accounts=file.accounts,
         credentials_by_name=named,
         sources_by_name={name: _sources(table) for name, table in file.credentials.items()},
+        profile=_profile(file.delivery.profile, home),
+        alert_url=alert_url,
+        alert_source=alert_source,
+        guard=file.guard,
+        reconcile=file.reconcile,
         path=path,
     )
 
 
-def _target(env: Mapping[str, str], client: _Client) -> tuple[str | None, str | None]:
+def _target(env: Mapping[str, str], client: Client) -> tuple[str | None, str | None]:
     """Choose base URL or environment: the variables', else the file's; both at once contradict each other."""
     base_url, environment = env.get("THINGSPACE_BASE_URL", "").strip(), env.get("THINGSPACE_ENVIRONMENT", "").strip()
     if base_url and environment:
@@ -216,13 +140,13 @@ def _state_dir(env: Mapping[str, str], otherwise: str | None) -> Path:
     return expanded(otherwise) if otherwise and not env.get("UPCALL_STATE_DIR") else state_dir(env)
 
 
-def _read_file(path: Path) -> _File:
+def _read_file(path: Path) -> File:
     """Read a settings file, and say where in it a mistake is."""
     import tomllib  # noqa: PLC0415 - most programs have no settings file
 
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-        file = msgspec.convert(document, _File)
+        file = msgspec.convert(document, File)
     except FileNotFoundError:
         raise SettingsError(f"There is no settings file {path}.", hint="Correct --config or UPCALL_CONFIG.") from None
     except OSError as error:
@@ -243,7 +167,21 @@ def _read_file(path: Path) -> _File:
     return file
 
 
-def _sources(table: _References) -> dict[str, str | None]:
+def _profile(text: str, home: Path) -> str:
+    """Make a file's path one that does not count from the settings file any more."""
+    return str((home / expanded(text)).absolute()) if is_profile_file(text) else text
+
+
+def _alerts(env: Mapping[str, str], alerts: Alerts, home: Path) -> tuple[str | None, str | None]:
+    """Read where alerts are posted, and from which variable or file that is known."""
+    if alerts.url_file is not None:
+        return read_secret_file(home / expanded(alerts.url_file), "alerts.url_file"), alerts.url_file
+    if alerts.url_env is not None:
+        return env.get(alerts.url_env, "").strip() or None, alerts.url_env
+    return alerts.url, None
+
+
+def _sources(table: References) -> dict[str, str | None]:
     """Return what a table of references points at; the file counts where both are given."""
     return {
         field: getattr(table, f"{field}_file") or getattr(table, f"{field}_env")
@@ -251,10 +189,9 @@ def _sources(table: _References) -> dict[str, str | None]:
     }
 
 
-def _resolve(table: _References, name: str, env: Mapping[str, str], path: Path | None) -> Credentials:
+def _resolve(table: References, name: str, env: Mapping[str, str], home: Path) -> Credentials:
     """Read what a table of references points at; a file's path counts from the settings file."""
     values: dict[str, str | None] = {}
-    home = path.parent if path is not None else Path()
     for field in Credentials.__struct_fields__:
         variable, file = getattr(table, f"{field}_env"), getattr(table, f"{field}_file")
         if file is not None:

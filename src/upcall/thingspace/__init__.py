@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         normalize_kind,
     )
     from upcall.thingspace.peeking import peek_account
+    from upcall.thingspace.profiles import PROFILES, Profile
     from upcall.thingspace.registration import (
         CallbackSummary,
         FotaV2CallbackRegistrationRequest,
@@ -55,6 +56,7 @@ __all__ = [
     "CALLBACK_SOURCES",
     "ENVIRONMENTS",
     "PRODUCTION",
+    "PROFILES",
     "AvailableSoftware",
     "CallbackEvent",
     "CallbackSummary",
@@ -66,6 +68,7 @@ __all__ = [
     "FotaV2CallbackRegistrationRequest",
     "FotaV2CallbackRegistrationResult",
     "FotaV2SuccessResult",
+    "Profile",
     "ProviderTime",
     "campaign_rank",
     "campaign_transitions",
@@ -109,6 +112,7 @@ _NAMES_OF = {
         "normalize_kind",
     ),
     "peeking": ("peek_account",),
+    "profiles": ("PROFILES", "Profile"),
     "registration": (
         "CallbackSummary",
         "FotaV2CallbackRegistrationRequest",

@@ -15,7 +15,7 @@ from upcall.sandbox.faults import Faults, parse_faults
 from upcall.sandbox.ledger import Ledger
 from upcall.sandbox.messages import Callback
 from upcall.sandbox.persistence import Memory
-from upcall.sandbox.profiles import profile_named
+from upcall.settings import read_profile
 
 ACCOUNT = "0000123456-00001"
 MAX_IN_FLIGHT = 16
@@ -57,7 +57,7 @@ class Rig:
             ledger=self.ledger,
             store=Memory(),
             agenda=self.agenda,
-            profile=profile_named(profile),
+            profile=read_profile(profile),
             speed=speed,
             fortune_of=lambda message: parse_faults(faults).fortune(
                 message.account, 0.0, Random(f"{seed}/{message.id}")
@@ -374,7 +374,7 @@ def test_fault_texts():
 def test_unknown_profile():
     """An unknown profile is refused with those that there are."""
     with pytest.raises(SettingsError, match="documented, observed"):
-        profile_named("none")
+        read_profile("none")
 
 
 async def test_what_overtakes_at_the_last_moment_doubles_nothing():

@@ -6,7 +6,7 @@ import pytest
 
 from upcall.errors import SettingsError
 from upcall.sandbox.faults import API_FAULTS, DELIVERY_FAULTS, FAULT_NAMES, Faults, Script, parse_faults
-from upcall.sandbox.files import load_faults, load_profile
+from upcall.sandbox.files import load_faults
 
 ACCOUNT = "0000123456-00001"
 
@@ -107,43 +107,7 @@ def test_a_file_of_faults(tmp_path):
     assert load_faults(None) == Faults()
 
 
-def test_a_file_of_a_profile(tmp_path):
-    """A TOML file is a profile; a gap is one number or two."""
-    path = tmp_path / "mine.toml"
-    path.write_text("gaps_seconds = [5, [10, 20]]\nsilence_seconds = 4\nconcurrency = 2\n")
-    profile = load_profile(str(path))
-    assert (profile.name, profile.gaps_seconds) == ("mine", ((5.0, 5.0), (10.0, 20.0)))
-    assert (profile.silence_seconds, profile.concurrency, profile.max_attempts) == (4.0, 2, 3)
-    assert (profile.connect_timeout_seconds, profile.answer_timeout_seconds) == (10.0, 30.0)
-    assert load_profile("observed").name == "observed"
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("gaps_seconds = [", "is not TOML"),
-        ("gaps = [1]", "gaps"),
-        ("silence_seconds = 1", "gaps_seconds"),
-        ("gaps_seconds = [[2, 1]]", "shortest"),
-        ("gaps_seconds = [-1]", "seconds are from 0"),
-        ("gaps_seconds = [nan]", "seconds are from 0"),
-        ("gaps_seconds = []\nanswer_timeout_seconds = 0", "above 0"),
-        ("gaps_seconds = []\nsilence_seconds = 0", "above 0"),
-        ("gaps_seconds = []\nsilence_seconds = 30", "no copy would ever be sent"),
-        ("gaps_seconds = []\nconcurrency = 0", "concurrency"),
-        ('gaps_seconds = ["soon"]', r"\$\.gaps_seconds"),
-    ],
-)
-def test_unsound_profiles(tmp_path, text, words):
-    """What is wrong with a profile is said, with where it stands."""
-    path = tmp_path / "mine.toml"
-    path.write_text(text)
-    with pytest.raises(SettingsError, match=words):
-        load_profile(str(path))
-
-
-@pytest.mark.parametrize("load", [load_faults, load_profile])
-def test_a_file_that_is_not_there(load, tmp_path):
+def test_a_file_that_is_not_there(tmp_path):
     """A file that cannot be read is named, with the reason."""
     with pytest.raises(SettingsError, match=r"nowhere\.toml: the file cannot be read: No such file"):
-        load(str(tmp_path / "nowhere.toml"))
+        load_faults(str(tmp_path / "nowhere.toml"))
