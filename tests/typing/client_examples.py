@@ -207,6 +207,9 @@ def call_campaigns(client: ThingSpaceClient) -> None:
     reports = assert_type(client.software_management_reports_v2, SoftwareManagementReportsV2Controller)
     assert_type(reports.get_campaign_device_status(ACCOUNT, "campaign"), dict[str, Any])
     assert_type(reports.get_campaign_device_status(ACCOUNT, "campaign", "990013907835573"), dict[str, Any])
+    assert_type(reports.get_campaign_history_by_status(ACCOUNT), dict[str, Any])
+    assert_type(reports.get_campaign_history_by_status(ACCOUNT, "CampaignEnded", "campaign"), dict[str, Any])
+    assert_type(reports.get_device_firmware_upgrade_history(ACCOUNT, "990013907835573"), list[dict[str, Any]])
 
 
 def call_raw(client: ThingSpaceClient) -> None:
@@ -228,6 +231,8 @@ def call_raw(client: ThingSpaceClient) -> None:
     assert_type(campaigns.get_campaign_information(ACCOUNT, "campaign"), RawResponse[dict[str, Any]])
     reports = client.software_management_reports_v2.with_raw_response
     assert_type(reports.get_campaign_device_status(ACCOUNT, "campaign"), RawResponse[dict[str, Any]])
+    assert_type(reports.get_campaign_history_by_status(ACCOUNT), RawResponse[dict[str, Any]])
+    assert_type(reports.get_device_firmware_upgrade_history(ACCOUNT, "9900"), RawResponse[list[dict[str, Any]]])
 
 
 def call_for_many(client: ThingSpaceClient) -> list[str]:
@@ -304,6 +309,8 @@ async def call_async_campaigns(client: AsyncThingSpaceClient) -> None:
     assert_type(await campaigns.get_campaign_information(ACCOUNT, "campaign"), dict[str, Any])
     reports = assert_type(client.software_management_reports_v2, AsyncSoftwareManagementReportsV2Controller)
     assert_type(await reports.get_campaign_device_status(ACCOUNT, "campaign", None), dict[str, Any])
+    assert_type(await reports.get_campaign_history_by_status(ACCOUNT, last_seen_campaign_id=None), dict[str, Any])
+    assert_type(await reports.get_device_firmware_upgrade_history(ACCOUNT, "9900"), list[dict[str, Any]])
 
 
 async def call_async_raw(client: AsyncThingSpaceClient) -> None:
@@ -318,6 +325,8 @@ async def call_async_raw(client: AsyncThingSpaceClient) -> None:
     assert_type(await campaigns.get_campaign_information(ACCOUNT, "campaign"), RawResponse[dict[str, Any]])
     reports = client.software_management_reports_v2.with_raw_response
     assert_type(await reports.get_campaign_device_status(ACCOUNT, "campaign"), RawResponse[dict[str, Any]])
+    assert_type(await reports.get_campaign_history_by_status(ACCOUNT, "CampaignEnded"), RawResponse[dict[str, Any]])
+    assert_type(await reports.get_device_firmware_upgrade_history(ACCOUNT, "9900"), RawResponse[list[dict[str, Any]]])
 
 
 async def call_async_for_many(client: AsyncThingSpaceClient) -> None:

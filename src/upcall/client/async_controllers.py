@@ -32,6 +32,7 @@ Summary = TypeVar("Summary")
 Registration = TypeVar("Registration")
 Success = TypeVar("Success")
 Document = TypeVar("Document")
+Documents = TypeVar("Documents")
 
 
 class AsyncCaller(Protocol):
@@ -145,7 +146,7 @@ class AsyncCampaignsV2Controller(_Campaigns[dict[str, Any]]):
         return AsyncCampaignsV2WithRawResponse(self._call, raw=True)
 
 
-class _Reports(Generic[Document]):
+class _Reports(Generic[Document, Documents]):
     def __init__(self, call: AsyncCaller, *, raw: bool = False) -> None:
         self._call = call
         self._raw = raw
@@ -158,12 +159,36 @@ class _Reports(Generic[Document]):
             operations.get_campaign_device_status(account, campaign_id, last_seen_device_id), options, raw=self._raw
         )
 
+    async def get_campaign_history_by_status(
+        self,
+        account: str,
+        campaign_status: str | None = None,
+        last_seen_campaign_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Document:
+        """Read one page of an account's campaigns; see `SoftwareManagementReportsV2Controller`."""
+        return await self._call(
+            operations.get_campaign_history_by_status(account, campaign_status, last_seen_campaign_id),
+            options,
+            raw=self._raw,
+        )
 
-class AsyncSoftwareManagementReportsV2WithRawResponse(_Reports[RawResponse[dict[str, Any]]]):
+    async def get_device_firmware_upgrade_history(
+        self, account: str, device_id: str, **options: Unpack[CallOptions]
+    ) -> Documents:
+        """Read which campaigns a device was in; see `SoftwareManagementReportsV2Controller`."""
+        return await self._call(
+            operations.get_device_firmware_upgrade_history(account, device_id), options, raw=self._raw
+        )
+
+
+class AsyncSoftwareManagementReportsV2WithRawResponse(
+    _Reports[RawResponse[dict[str, Any]], RawResponse[list[dict[str, Any]]]]
+):
     """Make the same calls, and return the answer's status, headers and cost beside the result."""
 
 
-class AsyncSoftwareManagementReportsV2Controller(_Reports[dict[str, Any]]):
+class AsyncSoftwareManagementReportsV2Controller(_Reports[dict[str, Any], list[dict[str, Any]]]):
     """Read what became of devices; see `SoftwareManagementReportsV2Controller`."""
 
     @cached_property

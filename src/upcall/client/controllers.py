@@ -33,6 +33,7 @@ Summary = TypeVar("Summary")
 Registration = TypeVar("Registration")
 Success = TypeVar("Success")
 Document = TypeVar("Document")
+Documents = TypeVar("Documents")
 
 
 class Caller(Protocol):
@@ -278,7 +279,7 @@ class CampaignsV2Controller(_Campaigns[dict[str, Any]]):
         return CampaignsV2WithRawResponse(self._call, raw=True)
 
 
-class _Reports(Generic[Document]):
+class _Reports(Generic[Document, Documents]):
     def __init__(self, call: Caller, *, raw: bool = False) -> None:
         self._call = call
         self._raw = raw
@@ -304,12 +305,66 @@ class _Reports(Generic[Document]):
             operations.get_campaign_device_status(account, campaign_id, last_seen_device_id), options, raw=self._raw
         )
 
+    def get_campaign_history_by_status(
+        self,
+        account: str,
+        campaign_status: str | None = None,
+        last_seen_campaign_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Document:
+        """Read one page of an account's campaigns.
 
-class SoftwareManagementReportsV2WithRawResponse(_Reports[RawResponse[dict[str, Any]]]):
+        Args:
+            account: The billing account's name.
+            campaign_status: Only campaigns in this state, such as ``CampaignScheduled``. The SDK asks for one always;
+                whether ThingSpace answers without is unknown.
+            last_seen_campaign_id: The page before's ``lastSeenCampaignId``, while it said ``hasMoreData``.
+            options: What this call sets for itself, see `CallOptions`.
+
+        Returns:
+            The page; its ``campaignList`` may be None, and it may be empty.
+
+        Raises:
+            FotaV2ResultException: ThingSpace answered 400.
+            ThingSpaceError: Anything else that went wrong; see `upcall.errors`.
+
+        Source: official SDK (documented).
+        """
+        return self._call(
+            operations.get_campaign_history_by_status(account, campaign_status, last_seen_campaign_id),
+            options,
+            raw=self._raw,
+        )
+
+    def get_device_firmware_upgrade_history(
+        self, account: str, device_id: str, **options: Unpack[CallOptions]
+    ) -> Documents:
+        """Read which campaigns a device was in, and where it stands in each.
+
+        Args:
+            account: The billing account's name.
+            device_id: The device's IMEI; logs and hooks show its last four digits.
+            options: What this call sets for itself, see `CallOptions`.
+
+        Returns:
+            An entry a campaign.
+
+        Raises:
+            FotaV2ResultException: ThingSpace answered 400.
+            ThingSpaceError: Anything else that went wrong; see `upcall.errors`.
+
+        Source: official SDK (documented).
+        """
+        return self._call(operations.get_device_firmware_upgrade_history(account, device_id), options, raw=self._raw)
+
+
+class SoftwareManagementReportsV2WithRawResponse(
+    _Reports[RawResponse[dict[str, Any]], RawResponse[list[dict[str, Any]]]]
+):
     """Make the same calls, and return the answer's status, headers and cost beside the result."""
 
 
-class SoftwareManagementReportsV2Controller(_Reports[dict[str, Any]]):
+class SoftwareManagementReportsV2Controller(_Reports[dict[str, Any], list[dict[str, Any]]]):
     """Read what became of devices, as plain decoded objects.
 
     Source: official SDK, ``SoftwareManagementReportsV2Controller`` (documented).

@@ -167,7 +167,7 @@ class Exchange:
                 kind=kind,
                 operation=call.operation.name,
                 method=call.operation.method,
-                url=self._root(call.operation) + call.path.partition("?")[0],
+                url=self._root(call.operation) + call.shown_path,
                 attempt=trip.attempts,
                 status=status,
                 request_id=self._observer.scrub(request_id)[:MAX_REQUEST_ID] if request_id else None,

@@ -257,6 +257,49 @@ def test_a_campaign_answers_with_what_the_provider_sent(client, provider):
     ]
 
 
+def test_reports_ask_for_what_is_given_and_for_no_more(client, provider):
+    """A history is asked for with or without a status and a place to go on from, a device's by its identifier."""
+    provider.script.extend([(200, {"campaignList": None})] * 3 + [(200, [{"id": "c"}])])
+    reports = client.software_management_reports_v2
+    assert reports.get_campaign_history_by_status(ACCOUNT) == {"campaignList": None}
+    reports.get_campaign_history_by_status("a b", "CampaignEnded")
+    reports.get_campaign_history_by_status("a b", "CampaignEnded", last_seen_campaign_id="c 1")
+    assert reports.get_device_firmware_upgrade_history("a b", "9900/1") == [{"id": "c"}]
+    assert [(request.method, request.url.raw_path.decode()) for request in provider.calls] == [
+        ("GET", f"/api/fota/v2/reports/{ACCOUNT}/campaigns"),
+        ("GET", "/api/fota/v2/reports/a%20b/campaigns?campaignStatus=CampaignEnded"),
+        ("GET", "/api/fota/v2/reports/a%20b/campaigns?campaignStatus=CampaignEnded&lastSeenCampaignId=c+1"),
+        ("GET", "/api/fota/v2/reports/a%20b/devices/9900%2F1"),
+    ]
+
+
+@pytest.mark.parametrize("nothing", [b"", b"{}", b"[]", b"null"])
+def test_a_report_of_nothing_is_an_empty_one(client, provider, nothing):
+    """Where there is nothing to report, an answer without a body is no error."""
+    provider.script.extend([(200, nothing)] * 2)
+    reports = client.software_management_reports_v2
+    assert reports.get_campaign_history_by_status(ACCOUNT) == {}
+    assert reports.get_device_firmware_upgrade_history(ACCOUNT, "990013907835573") == []
+
+
+@pytest.mark.parametrize("document", [{"id": "c"}, ["c"], "c"])
+def test_a_device_history_that_is_no_list_of_objects_is_refused(client, provider, document):
+    """An answer of another shape is an error, and not handed on as something that it is not."""
+    provider.script.append((200, document))
+    with pytest.raises(UndecodableAnswerError, match="no JSON array of objects"):
+        client.software_management_reports_v2.get_device_firmware_upgrade_history(ACCOUNT, "990013907835573")
+
+
+@pytest.mark.parametrize("device_id", ["", " ", ".", ".."])
+def test_a_device_that_is_no_segment_of_a_path_is_refused(client, provider, device_id):
+    """An identifier that would ask for something else is refused, and nothing is sent."""
+    with pytest.raises(ValueError, match="device_id must not be"):
+        client.software_management_reports_v2.get_device_firmware_upgrade_history(ACCOUNT, device_id)
+    with pytest.raises(TypeError, match="device_id must be a str, not int"):
+        client.software_management_reports_v2.get_device_firmware_upgrade_history(ACCOUNT, 990013907835573)
+    assert provider.requests == []
+
+
 def test_what_each_callback_operation_puts_on_the_wire(client, provider):
     """Verb, path, media types, both tokens and the body are the documented ones, and a dict body does as a model."""
     provider.script.extend([(200, {"url": URL})] * 3 + [(200, {"success": True})])

@@ -119,6 +119,17 @@ def test_a_device_in_a_query_is_not_told(told, events, provider):
     assert "990013907835573" not in repr(events)
 
 
+def test_a_device_in_a_path_is_told_by_its_last_digits(told, events, provider, caplog):
+    """A device's history is asked for under its identifier, of which hooks and our log see the last four digits."""
+    provider.script.append((200, []))
+    with caplog.at_level(logging.DEBUG, "upcall.client"):
+        told.software_management_reports_v2.get_device_firmware_upgrade_history(ACCOUNT, "990013907835573")
+    logged = [record.getMessage() for record in caplog.records if record.name == "upcall.client"]
+    assert "990013907835573" in str(provider.calls[-1].url)
+    assert "990013907835573" not in repr(events) + repr(logged)
+    assert events[-1].url.endswith("/devices/…5573")
+
+
 def test_headers_are_shown_by_an_allow_list():
     """A header that nobody thought of is blanked, not shown."""
     shown = shown_headers({"Content-Type": "a", "X-New-Secret": "s", "AUTHORIZATION": "b", "Retry-After": "1"})

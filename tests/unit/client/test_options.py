@@ -97,6 +97,9 @@ async def test_every_operation_has_its_raw_twin_in_asyncio_too(make_async_client
         assert (await client.campaigns_v2.with_raw_response.get_campaign_information(ACCOUNT, "c")).status == 200
         reports = client.software_management_reports_v2.with_raw_response
         assert (await reports.get_campaign_device_status(ACCOUNT, "c")).parsed == {"id": "c"}
+        provider.script.extend([(200, {"id": "c"}), (200, [{"id": "c"}])])
+        assert (await reports.get_campaign_history_by_status(ACCOUNT, max_retries=0)).parsed == {"id": "c"}
+        assert (await reports.get_device_firmware_upgrade_history(ACCOUNT, "9900")).parsed == [{"id": "c"}]
 
 
 def test_a_lost_write_is_read_back_before_it_is_written_again(client, provider):

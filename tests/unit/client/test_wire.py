@@ -281,7 +281,11 @@ async def test_async_waits_retries_and_odd_answers(make_async_client, provider):
         provider.script.extend([(200, {"id": "c"})] * 3)
         assert await client.campaigns_v2.schedule_campaign_firmware_upgrade(ACCOUNT, {}) == {"id": "c"}
         assert await client.campaigns_v2.get_campaign_information(ACCOUNT, "c") == {"id": "c"}
-        assert await client.software_management_reports_v2.get_campaign_device_status(ACCOUNT, "c") == {"id": "c"}
+        reports = client.software_management_reports_v2
+        assert await reports.get_campaign_device_status(ACCOUNT, "c") == {"id": "c"}
+        provider.script.extend([(200, {"id": "c"}), (200, [{"id": "c"}])])
+        assert await reports.get_campaign_history_by_status(ACCOUNT, "CampaignEnded", "c") == {"id": "c"}
+        assert await reports.get_device_firmware_upgrade_history(ACCOUNT, "9900") == [{"id": "c"}]
         await client.login()
         await client.logout()
         assert (provider.token_requests, provider.logins) == (1, 1)

@@ -10,7 +10,9 @@ from upcall.client.operations.callbacks import (
 )
 from upcall.client.operations.campaigns import (
     get_campaign_device_status,
+    get_campaign_history_by_status,
     get_campaign_information,
+    get_device_firmware_upgrade_history,
     schedule_campaign_firmware_upgrade,
 )
 from upcall.client.operations.sandbox import sandbox_banner
@@ -26,7 +28,9 @@ __all__ = [
     "RegistrationBody",
     "deregister_callback",
     "get_campaign_device_status",
+    "get_campaign_history_by_status",
     "get_campaign_information",
+    "get_device_firmware_upgrade_history",
     "list_registered_callbacks",
     "log_in",
     "log_out",

@@ -82,6 +82,7 @@ class Call(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
         body: The request's body, None for none.
         content_type: What the body is.
         read_back: How to find out whether it was carried out, where no answer came.
+        masked_path: The path for logs and hooks where it holds a device's identifier, None where it holds none.
     """
 
     operation: Operation[T]
@@ -89,6 +90,12 @@ class Call(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     body: bytes | None = None
     content_type: str = JSON
     read_back: ReadBack[T] | None = None
+    masked_path: str | None = None
+
+    @property
+    def shown_path(self) -> str:
+        """Return the path as logs and hooks may show it: a query may hold a device's identifier too."""
+        return self.masked_path or self.path.partition("?")[0]
 
     def __repr__(self) -> str:
         return f"Call({self.operation.name})"
@@ -98,7 +105,8 @@ def fill(
     operation: Operation[T],
     body: bytes | None = None,
     *,
-    query: Mapping[str, str] | None = None,
+    query: Mapping[str, str | None] | None = None,
+    masked: Mapping[str, str] | None = None,
     read_back: ReadBack[T] | None = None,
     **segments: str,
 ) -> Call[T]:
@@ -107,11 +115,15 @@ def fill(
     Args:
         operation: What to do.
         body: The request's body.
-        query: Parameters behind the path.
+        query: Parameters behind the path; one that is None is left out.
+        masked: What logs and hooks show in the place of segments that are personal data.
         read_back: How to find out whether it was carried out.
         segments: The path's segments.
     """
-    path = operation.path.format(**{name: quote(value, safe="") for name, value in segments.items()})
-    if query:
-        path = f"{path}?{urlencode(query)}"
-    return Call(operation=operation, path=path, body=body, read_back=read_back)
+    quoted = {name: quote(value, safe="") for name, value in segments.items()}
+    path = operation.path.format(**quoted)
+    given = {name: value for name, value in (query or {}).items() if value is not None}
+    if given:
+        path = f"{path}?{urlencode(given)}"
+    masked_path = operation.path.format(**{**quoted, **masked}) if masked else None
+    return Call(operation=operation, path=path, body=body, read_back=read_back, masked_path=masked_path)
