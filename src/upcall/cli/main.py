@@ -17,6 +17,7 @@ from upcall.cli import (
     events,
     listen,
     login,
+    outages,
     prove,
     quarantine,
     sandbox,
@@ -74,6 +75,7 @@ app.add_typer(campaigns.app, name="campaigns")
 app.add_typer(dead.app, name="dead")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(store.app, name="store")
+app.command("outages")(outages.outages)
 app.command("prove")(prove.prove)
 
 

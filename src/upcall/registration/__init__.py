@@ -3,18 +3,40 @@
 from upcall.registration.audit import Audit, History
 from upcall.registration.desired import Ours, Target, in_order, select_targets, targets_of
 from upcall.registration.lock import registration_lock
-from upcall.registration.planning import Standing, Step, plan, step_of
+from upcall.registration.outages import (
+    ALIVE_MICROS,
+    Outage,
+    Repeats,
+    Span,
+    away_spans,
+    elsewhere_spans,
+    find_outages,
+    repeats,
+)
+from upcall.registration.planning import Standing, Step, decision, plan, step_of
+from upcall.registration.reading import Desired, read_desired
 
 __all__ = [
+    "ALIVE_MICROS",
     "Audit",
+    "Desired",
     "History",
     "Ours",
+    "Outage",
+    "Repeats",
+    "Span",
     "Standing",
     "Step",
     "Target",
+    "away_spans",
+    "decision",
+    "elsewhere_spans",
+    "find_outages",
     "in_order",
     "plan",
+    "read_desired",
     "registration_lock",
+    "repeats",
     "select_targets",
     "step_of",
     "targets_of",
