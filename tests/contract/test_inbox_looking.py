@@ -463,8 +463,8 @@ class TestTokens:
         first.add_token(TokenRecord("u" * 32, ("0000000001-00001", "0000000002-00001")), make.now + 1)
         first.close()
         assert store.open().tokens() == [
-            TokenRecord("t" * 32, ()),
-            TokenRecord("u" * 32, ("0000000001-00001", "0000000002-00001")),
+            TokenRecord("t" * 32, (), created_at=make.now),
+            TokenRecord("u" * 32, ("0000000001-00001", "0000000002-00001"), created_at=make.now + 1),
         ]
 
     def test_a_token_that_is_there_is_refused(self, inbox, make):
@@ -473,4 +473,4 @@ class TestTokens:
         with pytest.raises(StoreError, match="has this token already") as raised:
             inbox.add_token(TokenRecord("t" * 32, ()), make.now + 1)
         assert type(raised.value) is StoreError
-        assert inbox.tokens() == [TokenRecord("t" * 32, ("0000000001-00001",))]
+        assert inbox.tokens() == [TokenRecord("t" * 32, ("0000000001-00001",), created_at=make.now)]

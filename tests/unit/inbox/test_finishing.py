@@ -62,6 +62,8 @@ def test_upcalls_own_tables_are_refused(inbox, table, sql):
         "WITH all_of_it AS (SELECT 1) UPDATE callbacks SET body = NULL",
         "INSERT INTO effects (text) SELECT token FROM tokens",
         "SELECT * FROM tokens",
+        "SELECT document FROM upcall_journal",
+        "SELECT document FROM upcall_notes",
         "CREATE INDEX theirs ON callbacks (body)",
         "DROP INDEX work_ready",
         "ANALYZE",

@@ -86,7 +86,7 @@ def test_an_old_store_says_what_to_do(path):
 def test_the_tokens_of_an_old_store_can_be_read_before_it_is_upgraded(path):
     """A listener takes the tokens from an old store, and adds one, while the store waits for its upgrade."""
     with open_inbox(str(path), accept_old=True) as inbox:
-        assert inbox.tokens() == [TokenRecord("secret", ("a 1", "b"))]
+        assert inbox.tokens() == [TokenRecord("secret", ("a 1", "b"), created_at=1)]
         inbox.add_token(TokenRecord("second", ()), 2)
         with pytest.raises(StoreVersionError):
             inbox.appender()
@@ -109,7 +109,7 @@ def test_everything_is_still_there_after_an_upgrade(path):
         ]
         assert [(work.state, work.attempts, work.replays) for work in inbox.work(2)] == [("dead", 1, ())]
         assert inbox.enroll([EVERY], NOW) == (2, [])
-        assert inbox.tokens() == [TokenRecord("secret", ("a 1", "b"))]
+        assert inbox.tokens() == [TokenRecord("secret", ("a 1", "b"), created_at=1)]
         assert inbox.quarantined_bytes() == 8
         assert inbox.check() == []
 

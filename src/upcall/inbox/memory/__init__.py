@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Final, Self
 
 from upcall.errors import SettingsError, StoreError, StoreUnreadableError
-from upcall.inbox.memory import looking, receiving, upkeep, working
+from upcall.inbox.memory import looking, receiving, records, upkeep, working
 from upcall.inbox.memory.projection import project
 from upcall.inbox.memory.store import MemoryStore
 from upcall.inbox.values import EVERYTHING
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from upcall.inbox.base import Transaction
+    from upcall.inbox.journal import JournalEntry, ListedDelivery, Note, Uptime
     from upcall.inbox.memory.tables import Tables
     from upcall.inbox.values import (
         Arrival,
@@ -315,15 +316,61 @@ class MemoryInbox:
     # tokens
 
     def tokens(self) -> list[TokenRecord]:
-        """Return the tokens that were generated for this store."""
-        return [record for _, record in sorted(self._store.tables.tokens, key=lambda row: (row[0], row[1].token))]
+        """Return the tokens that were generated for this store, retired ones included."""
+        return records.tokens(self._store.tables)
 
     def add_token(self, record: TokenRecord, now: int) -> None:
         """Keep a generated token."""
         with self._store.write() as tables:
-            if any(record.token == known.token for _, known in tables.tokens):
+            if not records.add_token(tables, record, now):
                 raise StoreError(f"store {self.url} has this token already.")
-            tables.tokens = (*tables.tokens, (now, record))
+
+    def set_token(self, token: str, *, state: str, retire_at: int | None, now: int) -> None:  # noqa: ARG002 - as above
+        """Change how a generated token lives; one that the store does not have is left alone."""
+        with self._store.write() as tables:
+            records.set_token(tables, token, state, retire_at)
+
+    # what the registration room keeps
+
+    def beat(self, uptime: Uptime) -> None:
+        """Keep a listener's uptime, in the place of what was kept of the same listener."""
+        with self._store.write() as tables:
+            records.beat(tables, uptime)
+
+    def uptimes(self, *, since: int = 0) -> list[Uptime]:
+        """Return the uptimes that reach past a time, in the order of their beginnings."""
+        return records.uptimes(self._store.tables, since)
+
+    def record(self, entry: JournalEntry) -> int:
+        """Add an entry to the journal, and return its number."""
+        with self._store.write() as tables:
+            return records.record(tables, entry)
+
+    def journal(self, topic: str, *, account: str | None = None, since: int = 0, limit: int = 0) -> list[JournalEntry]:
+        """Return entries of a topic, oldest first; a limit takes the newest ones, 0 means all."""
+        return records.journal(self._store.tables, topic, account, since, limit)
+
+    def put_note(self, note: Note) -> None:
+        """Write a note in the place of the one with its topic and key."""
+        with self._store.write() as tables:
+            records.put_note(tables, note)
+
+    def notes(self, topic: str) -> list[Note]:
+        """Return the notes of a topic, by key."""
+        return records.notes(self._store.tables, topic)
+
+    def drop_note(self, topic: str, key: str) -> None:
+        """Remove a note, where there is one."""
+        with self._store.write() as tables:
+            records.drop_note(tables, topic, key)
+
+    def repeat_intervals(self, *, since: int = 0, limit: int = 10_000) -> list[int]:
+        """Return how long after the delivery before it each further delivery of a callback came, in microseconds."""
+        return records.repeat_intervals(self._store.tables, since, limit)
+
+    def last_listed(self, account: str) -> ListedDelivery | None:
+        """Return when a callback of an account last came from an address that the provider publishes."""
+        return records.last_listed(self._store.tables, account)
 
     # upkeep
 

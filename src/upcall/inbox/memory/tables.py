@@ -11,10 +11,11 @@ from typing import Final
 
 import msgspec
 
+from upcall.inbox.journal import JournalEntry, Note, Uptime
 from upcall.inbox.readmodel import CampaignView
 from upcall.inbox.values import Delivery, DeviceRecord, DriftRecord, ReplayRecord, State, TokenRecord, Trust
 
-__all__ = ["ENDED", "Callback", "Event", "OrderKey", "Position", "Tables", "Tally", "Work"]
+__all__ = ["ENDED", "Callback", "Event", "OrderKey", "Position", "Report", "Tables", "Tally", "Work"]
 
 ENDED: Final = frozenset({"done", "dead", "dropped"})
 """The states of work that nobody is going to do."""
@@ -117,6 +118,18 @@ class Tally(msgspec.Struct, frozen=True):
     failed: int = 0
 
 
+class Report(msgspec.Struct, frozen=True):
+    """Say which reconciled callback said something, and which real one that says the same merged with it.
+
+    Args:
+        callback_id: The reconciled one.
+        merged_by: The real one, None where none came.
+    """
+
+    callback_id: int
+    merged_by: int | None = None
+
+
 class Tables(msgspec.Struct):
     """Hold the rows of one moment."""
 
@@ -131,11 +144,16 @@ class Tables(msgspec.Struct):
     devices: dict[tuple[str, str, str], DeviceRecord] = {}
     drift: dict[str, DriftRecord] = {}
     projected: Position = Position()
-    tokens: tuple[tuple[int, TokenRecord], ...] = ()
+    reported: dict[tuple[str, str, str, str], Report] = {}  # by campaign, device, state and account
+    tokens: tuple[TokenRecord, ...] = ()
+    uptimes: dict[str, Uptime] = {}
+    journal: tuple[JournalEntry, ...] = ()
+    notes: dict[tuple[str, str], Note] = {}
     marks: dict[str, int] = {}
     clock: int = 0
     last_callback_id: int = 0
     last_work_id: int = 0
+    last_entry_id: int = 0
 
     def draft(self) -> Tables:
         """Return tables that can be changed while these stay as they are."""

@@ -9,6 +9,7 @@ import msgspec
 
 from upcall.inbox.blanking import Blank
 from upcall.inbox.memory.looking import ledger, unread_by_any
+from upcall.inbox.memory.records import forget_reported, prune_records
 from upcall.inbox.values import REDELIVERY_WINDOW_MICROS, Forgotten, Pruned, Retention, State
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ _WORK_STATES: Final = frozenset({"pending", "leased", "done", "dead", "dropped"}
 
 
 def prune(tables: Tables, retention: Retention, now: int, limit: int) -> Pruned:
-    """Take one step of retention: bodies first, then whole callbacks, then campaigns."""
+    """Take one step of retention: bodies first, then whole callbacks, then campaigns, then records."""
     record_seconds = max(retention.record_seconds, retention.body_seconds)
     body_end = now - int(retention.body_seconds * _MICROS)
     # Within the redelivery window a copy must still find the callback that it is one of.
@@ -39,12 +40,13 @@ def prune(tables: Tables, retention: Retention, now: int, limit: int) -> Pruned:
         _remove(tables, callback)
     for place in places[:limit]:
         _remove_campaign(tables, place)
+    more_records = prune_records(tables, record_end, limit)
     return Pruned(
         bodies=min(len(bodies), limit),
         callbacks=min(len(whole), limit),
         campaigns=min(len(places), limit),
         kept=len(due) - len(free),
-        more=max(len(bodies), len(whole), len(places)) > limit,
+        more=more_records or max(len(bodies), len(whole), len(places)) > limit,
     )
 
 
@@ -64,6 +66,8 @@ def _remove(tables: Tables, callback: Callback) -> None:
     tables.events.pop(callback.id, None)
     for work in tables.work_of(callback.id):
         del tables.work[work.id]
+    for key in [key for key, report in tables.reported.items() if report.callback_id == callback.id]:
+        del tables.reported[key]
 
 
 def _remove_campaign(tables: Tables, place: tuple[str, str]) -> None:
@@ -82,6 +86,7 @@ def forget(tables: Tables, device_id: str, after: int, limit: int) -> Forgotten:
     places = [key for key in tables.devices if key[2] == device_id]
     for key in places:
         del tables.devices[key]
+    forget_reported(tables, device_id)
     next_id = looked_at[-1].id if len(later) > limit else None
     return Forgotten(len(looked_at), bodies, work, len(places), next_id)
 

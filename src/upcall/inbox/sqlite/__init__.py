@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING, Self
 from upcall.errors import StoreError
 from upcall.inbox.sqlite import checking, copies
 from upcall.inbox.sqlite.append import SqliteAppender
-from upcall.inbox.sqlite.connection import BUSY_SECONDS, connect, store_errors, transaction
+from upcall.inbox.sqlite.connection import BUSY_SECONDS, connect, store_errors
 from upcall.inbox.sqlite.counts import Counts
 from upcall.inbox.sqlite.deciding import Decisions
+from upcall.inbox.sqlite.deliveries import Deliveries
 from upcall.inbox.sqlite.enrolment import Enrolment
 from upcall.inbox.sqlite.finishing import handlers_transaction
 from upcall.inbox.sqlite.forgetting import Forgetting
 from upcall.inbox.sqlite.leases import Leases
 from upcall.inbox.sqlite.projection import Projection
+from upcall.inbox.sqlite.records import Records
 from upcall.inbox.sqlite.retention import Pruning
 from upcall.inbox.sqlite.selection import storable
+from upcall.inbox.sqlite.tokens import Tokens
 from upcall.inbox.sqlite.views import Views
-from upcall.inbox.values import EVERYTHING, TokenRecord
+from upcall.inbox.values import EVERYTHING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from upcall.inbox.base import Transaction
+    from upcall.inbox.journal import JournalEntry, ListedDelivery, Note, Uptime
     from upcall.inbox.values import (
         Arrival,
         CallbackRecord,
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
         Selection,
         SubscriberRecord,
         Subscription,
+        TokenRecord,
         WorkItem,
         WorkRecord,
     )
@@ -81,6 +86,9 @@ class SqliteInbox:
         self._projection = Projection(self._connection)
         self._pruning = Pruning(self._connection)
         self._forgetting = Forgetting(self._connection)
+        self._tokens = Tokens(self._connection)
+        self._records = Records(self._connection)
+        self._deliveries = Deliveries(self._connection)
 
     # receiving
 
@@ -278,20 +286,71 @@ class SqliteInbox:
     # tokens
 
     def tokens(self) -> list[TokenRecord]:
-        """Return the tokens that were generated for this store."""
+        """Return the tokens that were generated for this store, retired ones included."""
         with store_errors(self.path):
-            rows = self._connection.execute("SELECT token, accounts FROM tokens ORDER BY created_at, token").fetchall()
-        return [TokenRecord(token, tuple(accounts.split("\n") if accounts else ())) for token, accounts in rows]
+            return self._tokens.all()
 
     def add_token(self, record: TokenRecord, now: int) -> None:
         """Keep a generated token."""
-        with store_errors(self.path), transaction(self._connection):
-            is_new = self._connection.execute(
-                "INSERT INTO tokens (token, accounts, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-                (record.token, "\n".join(record.accounts), now),  # an account may hold a space
-            ).rowcount
-            if not is_new:
-                raise StoreError(f"store {self.url} has this token already.")
+        with store_errors(self.path):
+            is_new = self._tokens.add(record, now)
+        if not is_new:
+            raise StoreError(f"store {self.url} has this token already.")
+
+    def set_token(self, token: str, *, state: str, retire_at: int | None, now: int) -> None:
+        """Change how a generated token lives; one that the store does not have is left alone."""
+        with store_errors(self.path):
+            self._tokens.change(token, state, retire_at, now)
+
+    # what the registration room keeps
+
+    def beat(self, uptime: Uptime) -> None:
+        """Keep a listener's uptime, in the place of what was kept of the same listener."""
+        with store_errors(self.path):
+            self._records.beat(uptime)
+
+    def uptimes(self, *, since: int = 0) -> list[Uptime]:
+        """Return the uptimes that reach past a time, in the order of their beginnings."""
+        with store_errors(self.path):
+            return self._records.uptimes(storable(since))
+
+    def record(self, entry: JournalEntry) -> int:
+        """Add an entry to the journal, and return its number; it is on disk when this returns."""
+        with store_errors(self.path):
+            return self._records.record(entry)
+
+    def journal(self, topic: str, *, account: str | None = None, since: int = 0, limit: int = 0) -> list[JournalEntry]:
+        """Return entries of a topic, oldest first; a limit takes the newest ones, 0 means all."""
+        with store_errors(self.path):
+            return self._records.journal(topic, account, storable(since), limit)
+
+    def put_note(self, note: Note) -> None:
+        """Write a note in the place of the one with its topic and key."""
+        with store_errors(self.path):
+            self._records.put_note(note)
+
+    def notes(self, topic: str) -> list[Note]:
+        """Return the notes of a topic, by key."""
+        with store_errors(self.path):
+            return self._records.notes(topic)
+
+    def drop_note(self, topic: str, key: str) -> None:
+        """Remove a note, where there is one."""
+        with store_errors(self.path):
+            self._records.drop_note(topic, key)
+
+    def repeat_intervals(self, *, since: int = 0, limit: int = 10_000) -> list[int]:
+        """Return how long after the delivery before it each further delivery of a callback came, in microseconds."""
+        with store_errors(self.path):
+            return self._deliveries.intervals(storable(since), limit)
+
+    def last_listed(self, account: str) -> ListedDelivery | None:
+        """Return when a callback of an account last came from an address that the provider publishes.
+
+        It looks at the newest ten thousand of the account's callbacks.
+        """
+        with store_errors(self.path):
+            return self._deliveries.last_listed(account)
 
     # upkeep
 

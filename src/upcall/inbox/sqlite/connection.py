@@ -37,6 +37,7 @@ __all__ = [
     "snapshot",
     "store_errors",
     "stored_version",
+    "synchronous",
     "transaction",
 ]
 
@@ -297,6 +298,22 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         connection.rollback()
         raise
     connection.commit()
+
+
+@contextlib.contextmanager
+def synchronous(connection: sqlite3.Connection, level: str) -> Iterator[None]:
+    """Commit with another level of `PRAGMA synchronous` than the connection's, outside any transaction.
+
+    Args:
+        connection: The connection.
+        level: ``FULL`` waits for the disk; ``NORMAL`` leaves that to the next commit that does.
+    """
+    (before,) = connection.execute("PRAGMA synchronous").fetchone()
+    connection.execute(f"PRAGMA synchronous = {level}")
+    try:
+        yield
+    finally:
+        connection.execute(f"PRAGMA synchronous = {before}")
 
 
 @contextlib.contextmanager

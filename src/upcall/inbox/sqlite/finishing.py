@@ -24,6 +24,8 @@ _REFUSED: Final = frozenset(
         sqlite3.SQLITE_ANALYZE,
     }
 )
+_SECRET: Final = frozenset({"tokens", "upcall_journal", "upcall_notes"})
+"""Tables that hold callback URLs or their tokens."""
 _READ_PRAGMAS: Final = frozenset({"table_info", "table_xinfo", "table_list", "index_list", "index_info", "index_xinfo"})
 _SEQUENCES: Final = "sqlite_sequence"
 # Of each action that writes: which of its two arguments names a table.
@@ -50,12 +52,12 @@ _WRITES: Final = {
 
 
 def _authorize(action: int, first: str | None, second: str | None, *_: str | None) -> int:
-    """Let a handler read everything but the tokens, and write to tables of its own."""
+    """Let a handler read everything but the tokens and the URLs, and write to tables of its own."""
     if action in _REFUSED:
         return sqlite3.SQLITE_DENY
     if action == sqlite3.SQLITE_PRAGMA:
         return sqlite3.SQLITE_OK if first in _READ_PRAGMAS else sqlite3.SQLITE_DENY
-    if action == sqlite3.SQLITE_READ and first == "tokens":
+    if action == sqlite3.SQLITE_READ and first in _SECRET:
         return sqlite3.SQLITE_DENY
     if action in _WRITES:
         table = ((first, second)[_WRITES[action]] or "").casefold()

@@ -25,6 +25,7 @@ _ERRORS: Final = {
 _DEVICES: Final = (
     "FROM devices WHERE device_id = ? AND (campaign_id, account) IN (SELECT campaign_id, account FROM campaigns)"
 )
+_REPORTED: Final = "SELECT campaign_id, device_id, state, account FROM upcall_reported WHERE device_id = ?"
 
 
 class Forgetting:
@@ -48,7 +49,10 @@ class Forgetting:
         numbers = [number for number, _ in looked_at]
         bodies = self._blank_bodies([number for number, body in looked_at if blank.is_in(body)], blank, now)
         work = self._forget_work(numbers, device_id, blank)
-        devices = self._forget_device(device_id) if is_last or after == 0 else 0
+        devices = 0
+        if is_last or after == 0:
+            devices = self._forget_device(device_id)
+            self._forget_reported(device_id)
         if is_last:
             self._empty_log()
         return Forgotten(len(looked_at), bodies, work, devices, None if is_last else numbers[-1])
@@ -90,6 +94,14 @@ class Forgetting:
             return 0
         with transaction(self._connection):
             return self._connection.execute(f"DELETE {_DEVICES}", (device_id,)).rowcount
+
+    def _forget_reported(self, device_id: str) -> None:
+        rows = self._connection.execute(_REPORTED, (device_id,)).fetchall()
+        if rows:
+            with transaction(self._connection):
+                self._connection.executemany(
+                    "DELETE FROM upcall_reported WHERE (campaign_id, device_id, state, account) = (?, ?, ?, ?)", rows
+                )
 
     def _empty_log(self) -> None:
         """Take what the write-ahead log still holds of it; where others are reading, the next checkpoint does."""

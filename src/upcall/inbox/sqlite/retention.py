@@ -1,4 +1,4 @@
-"""Removing what is past its time: bodies first, then whole callbacks, then campaigns, a short step at a time."""
+"""Removing what is past its time a short step at a time: bodies, whole callbacks, campaigns, uptimes and entries."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import msgspec
 from upcall.inbox.sqlite.connection import transaction
 from upcall.inbox.sqlite.counts import UNREAD
 from upcall.inbox.sqlite.digests import HEAD_BYTES
+from upcall.inbox.sqlite.records import prune_records
 from upcall.inbox.sqlite.selection import in_numbers
 from upcall.inbox.sqlite.states import ALL_CAME, ALL_RELEASED, OPEN
 from upcall.inbox.values import REDELIVERY_WINDOW_MICROS, Pruned, Retention
@@ -101,7 +102,8 @@ class Pruning:
         bodies, more_bodies = self._bodies(bounds, limit)
         callbacks, more_callbacks = self._callbacks(bounds, limit)
         campaigns, more_campaigns = self._campaigns(bounds, limit)
-        more = more_bodies or more_callbacks or more_campaigns
+        more_records = prune_records(self._connection, bounds.records, limit)
+        more = more_bodies or more_callbacks or more_campaigns or more_records
         if not more and not is_first:  # what had to stay when it was looked at may have ended since
             self._sweep = self._new_sweep(retention, bounds)
             more = self._bodies(bounds, 0)[1] or self._callbacks(bounds, 0)[1]
@@ -143,6 +145,7 @@ class Pruning:
             "DELETE FROM deliveries WHERE callback_id = ?",
             "DELETE FROM releases WHERE callback_id = ?",
             "DELETE FROM events WHERE callback_id = ?",
+            "DELETE FROM upcall_reported WHERE callback_id = ?",
             _FORGET_DIGEST,
             "DELETE FROM callbacks WHERE id = ?",
         ):

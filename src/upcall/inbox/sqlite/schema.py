@@ -285,8 +285,8 @@ THIRD: Final = (
     *_columns("tokens", "state TEXT NOT NULL DEFAULT 'live'", "retire_at INTEGER", "retired_at INTEGER"),
     # The reconciled callback that said the same before: nobody was called for this work.
     *_columns("work", "merged_with INTEGER"),
-    # When listeners accepted callbacks: a row a process. Tokens by their ids, with spaces between.
-    _table(
+    # When listeners accepted callbacks: a row a process. Tokens by their ids, a line each.
+    _keyed_table(
         "upcall_uptimes",
         "listener TEXT PRIMARY KEY, began_at INTEGER NOT NULL, last_at INTEGER NOT NULL, ended INTEGER NOT NULL,"
         " tokens TEXT NOT NULL, given INTEGER NOT NULL, url TEXT NOT NULL",
