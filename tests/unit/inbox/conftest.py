@@ -1,4 +1,4 @@
-"""Stores to begin with: one as the first release made it, in that release's own statements, and one full of rows."""
+"""Stores to begin with: as the earlier releases made them, in their own statements, and one full of rows."""
 
 from __future__ import annotations
 
@@ -53,6 +53,61 @@ CREATE TABLE cursors (name TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT, 
 INSERT INTO cursors (name, position) VALUES ('projection', 0);
 PRAGMA application_id = 0x55706361;
 PRAGMA user_version = 1;
+"""
+
+SECOND_SCHEMA = """
+ALTER TABLE callbacks ADD COLUMN source TEXT;
+ALTER TABLE callbacks ADD COLUMN listed INTEGER;
+ALTER TABLE callbacks ADD COLUMN released_at INTEGER;
+ALTER TABLE callbacks ADD COLUMN dropped_at INTEGER;
+ALTER TABLE callbacks ADD COLUMN redacted_at INTEGER;
+ALTER TABLE deliveries ADD COLUMN source TEXT;
+ALTER TABLE deliveries ADD COLUMN listed INTEGER;
+CREATE TABLE digests (
+    bucket INTEGER NOT NULL, head BLOB NOT NULL, callback_id INTEGER NOT NULL, PRIMARY KEY (bucket, head, callback_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX callbacks_quarantined ON callbacks (id, length(body)) WHERE trust = 'quarantined' AND dropped_at IS NULL;
+CREATE INDEX callbacks_dropped ON callbacks (id) WHERE dropped_at IS NOT NULL;
+ALTER TABLE events ADD COLUMN body_gone INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX events_kind ON events (kind, callback_id) WHERE kind IS NOT NULL;
+CREATE INDEX events_account ON events (account, callback_id) WHERE account IS NOT NULL;
+CREATE INDEX events_age ON events (body_gone, received_at);
+CREATE TABLE spans (bucket INTEGER PRIMARY KEY, first_id INTEGER NOT NULL, last_id INTEGER NOT NULL) STRICT;
+ALTER TABLE campaigns ADD COLUMN contradiction TEXT;
+CREATE INDEX campaigns_last ON campaigns (last_at);
+ALTER TABLE devices ADD COLUMN first_at INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE devices ADD COLUMN first_status TEXT;
+ALTER TABLE devices ADD COLUMN last_at INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE devices ADD COLUMN last_status TEXT;
+CREATE TABLE drift (
+    text TEXT PRIMARY KEY, callbacks INTEGER NOT NULL, first_id INTEGER NOT NULL, first_at INTEGER NOT NULL,
+    last_id INTEGER NOT NULL, last_at INTEGER NOT NULL
+) STRICT;
+CREATE TABLE releases (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, callback_id INTEGER NOT NULL REFERENCES callbacks (id),
+    released_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX releases_of ON releases (callback_id);
+ALTER TABLE subscribers ADD COLUMN released INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE subscribers ADD COLUMN done INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE subscribers ADD COLUMN failed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE work ADD COLUMN order_key TEXT;
+ALTER TABLE work ADD COLUMN replays INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX work_ready ON work (subscriber, due_at, id) WHERE state IN ('pending', 'leased') AND order_key IS NULL;
+CREATE INDEX work_order ON work (subscriber, order_key, id)
+    WHERE state IN ('pending', 'leased') AND order_key IS NOT NULL;
+CREATE INDEX work_open ON work (subscriber, callback_id) WHERE state IN ('pending', 'leased');
+CREATE INDEX work_leased ON work (owner, subscriber) WHERE state = 'leased';
+CREATE INDEX work_given_up ON work (callback_id, subscriber) WHERE state = 'dead';
+CREATE INDEX work_dropped ON work (callback_id) WHERE state = 'dropped';
+CREATE TABLE replays (
+    id INTEGER PRIMARY KEY, work_id INTEGER NOT NULL, replayed_at INTEGER NOT NULL, reason TEXT NOT NULL,
+    state TEXT NOT NULL, attempts INTEGER NOT NULL, error TEXT
+) STRICT;
+CREATE INDEX replays_of ON replays (work_id);
+CREATE TABLE marks (name TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT;
+DROP INDEX callbacks_recent;
+PRAGMA user_version = 2;
 """
 
 
@@ -142,19 +197,79 @@ class OldRelease:
         )
 
 
-@pytest.fixture
-def old_release():
-    """Give, for a store's path, what the first release did to it."""
+class SecondRelease(OldRelease):
+    """Do to a store what the second release did, in its own words."""
 
+    def create(self):
+        super().create()
+        self.connection.executescript(SECOND_SCHEMA)
+
+    def may_open(self):
+        """Tell whether the release would have opened a store."""
+        (version,) = self.connection.execute("PRAGMA user_version").fetchone()
+        row = self.connection.execute("SELECT position FROM cursors WHERE name = 'least_reader'").fetchone()
+        return version <= 2 or (row is not None and row[0] <= 2)
+
+    def append(self, body, at, *, trust="accepted", account=None):
+        number = self.connection.execute(
+            "INSERT INTO callbacks (received_at, bucket, digest, trust, evidence, origin, peer, source, listed,"
+            " token_id, account, answer, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (at, at // 1_800_000_000, hashlib.sha256(body).digest(), trust, None, "received", "192.0.2.1", None, 1,
+             "tok1", account, 200, body),
+        ).lastrowid  # fmt: skip
+        self.connection.execute(
+            "INSERT OR IGNORE INTO digests (bucket, head, callback_id)"
+            " SELECT bucket, substr(digest, 1, 8), id FROM callbacks WHERE id = ?",
+            (number,),
+        )
+        self.connection.execute(
+            "INSERT INTO cursors (name, position) VALUES ('filed', ?)"
+            " ON CONFLICT (name) DO UPDATE SET position = max(position, excluded.position)",
+            (number,),
+        )
+        return number
+
+    def redeliver(self, callback_id, at):
+        self.connection.execute(
+            "INSERT INTO deliveries (callback_id, received_at, peer, source, listed, token_id, answer)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (callback_id, at, "192.0.2.2", None, 1, "tok1", 200),
+        )
+
+    def project(self, callback_id, at, **said):
+        super().project(callback_id, at, **said)
+        self.connection.execute(
+            "INSERT INTO spans (bucket, first_id, last_id) VALUES (?1, ?2, ?2)"
+            " ON CONFLICT (bucket) DO UPDATE SET last_id = ?2",
+            (at // 1_800_000_000, callback_id),
+        )
+
+    def tokens(self):
+        return self.connection.execute("SELECT token, accounts FROM tokens ORDER BY created_at, token").fetchall()
+
+
+def _use(release_class):
     @contextlib.contextmanager
     def use(path):
-        release = OldRelease(path)
+        release = release_class(path)
         try:
             yield release
         finally:
             release.close()
 
     return use
+
+
+@pytest.fixture
+def old_release():
+    """Give, for a store's path, what the first release did to it."""
+    return _use(OldRelease)
+
+
+@pytest.fixture
+def second_release():
+    """Give, for a store's path, what the second release did to it."""
+    return _use(SecondRelease)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A store that the first release wrote: read, brought forward, and still that release's to use."""
+"""A store that an earlier release wrote: read, brought forward, and still that release's to use."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from upcall.errors import StoreError, StoreVersionError
 from upcall.inbox import (
     SCHEMA_VERSION,
     Arrival,
+    JournalEntry,
+    ListedDelivery,
+    Note,
     Outcome,
     Selection,
     State,
     Subscription,
     TokenRecord,
     Trust,
+    Uptime,
     open_inbox,
     store_version,
     upgrade_store,
@@ -254,3 +258,137 @@ def test_a_store_that_is_not_there_has_no_version(tmp_path):
         (item,) = inbox.claim(["handler"], "me", 1, lease_seconds=1, limit=1)
         inbox.settle([Outcome(item.id, "done")], "me", 1)
         assert inbox.ledger().handled == 1
+
+
+class TestSecondRelease:
+    """A store that the second release wrote."""
+
+    @pytest.fixture
+    def path(self, tmp_path, second_release):
+        """Make a store of schema 2 whose read model says what no body does, so that making it again would show."""
+        file = tmp_path / "inbox.db"
+        with second_release(file) as release:
+            release.create()
+            for at, status in enumerate(("UpgradeFailed", "UpgradeSuccess")):
+                said = callback(account=ACCOUNT, campaign_id="c1", devices={"d1": status})
+                number = release.append(said, NOW + at)
+                release.project(
+                    number,
+                    NOW + at,
+                    account=ACCOUNT,
+                    kind="upgradeProgress",
+                    campaign_id="c1",
+                    key=f"k{number}",
+                    device_id="d1",
+                    status="of the read model",
+                )
+            release.redeliver(1, NOW + 7)
+            release.subscribe("handler")
+            release.enroll("handler", 1)
+            (piece,) = release.claim("handler", "gone", 5)
+            release.settle(piece, "gone", "dead", 6)
+            release.add_token("secret", ACCOUNT)
+        return file
+
+    def test_nothing_is_made_again(self, path):
+        """The read model of schema 2 stays as it is, and everything else too."""
+        assert upgrade_store(str(path)) == (2, SCHEMA_VERSION)
+        with open_inbox(str(path)) as inbox:
+            assert inbox.project() == 0
+            assert inbox.campaign("c1")[1][0].status == "of the read model"
+            assert [record.state for record in inbox.callbacks()] == ["dead", "pending"]
+            assert inbox.tokens() == [TokenRecord("secret", (ACCOUNT,), created_at=1)]
+            assert inbox.repeat_intervals() == [7]
+            assert inbox.last_listed(ACCOUNT) == ListedDelivery(NOW + 7, "192.0.2.2")
+            assert inbox.work(1)[0].merged_with is None
+            assert inbox.check() == []
+
+    def test_it_keeps_what_the_registration_room_needs(self, path):
+        """An upgraded store keeps uptimes, the journal, notes and the lives of tokens as a new one does."""
+        with open_inbox(str(path), upgrade=True) as inbox:
+            inbox.set_token("secret", state="retiring", retire_at=NOW, now=1)
+            inbox.beat(Uptime(listener="a", began_at=1, last_at=2))
+            inbox.record(JournalEntry(topic="guard", at=1))
+            inbox.put_note(Note(topic="guard", key="a", at=1))
+            assert [(record.state, record.retire_at) for record in inbox.tokens()] == [("retiring", NOW)]
+            assert [len(inbox.uptimes()), len(inbox.journal("guard")), len(inbox.notes("guard"))] == [1, 1, 1]
+
+    def test_its_tokens_can_be_read_before_it_is_upgraded(self, path):
+        """Each token of a store of schema 2 is live; one may be added, and lives on through the upgrade."""
+        with open_inbox(str(path), accept_old=True) as inbox:
+            inbox.add_token(TokenRecord("second", ()), 2)
+            kept = [TokenRecord("secret", (ACCOUNT,), created_at=1), TokenRecord("second", (), created_at=2)]
+            assert inbox.tokens() == kept
+            with pytest.raises(StoreError):
+                inbox.beat(Uptime(listener="a", began_at=1, last_at=2))
+            upgrade_store(str(path))
+            assert inbox.tokens() == kept
+            inbox.beat(Uptime(listener="a", began_at=1, last_at=2))
+
+    def test_the_second_release_goes_on_using_it(self, path, second_release):
+        """After an upgrade the second release still opens the store, appends, works and adds tokens; we read it all."""
+        with second_release(path) as release:
+            upgrade_store(str(path))
+            assert release.may_open()
+            number = release.append(callback(account=ACCOUNT, campaign_id="c2", devices={"d9": "Accepted"}), NOW + 10)
+            release.redeliver(number, NOW + 11)
+            release.project(
+                number, NOW + 10, account=ACCOUNT, kind="upgradeProgress", campaign_id="c2", key="k9", device_id="d9"
+            )
+            release.enroll("handler", number)
+            (piece,) = release.claim("handler", "old", NOW)
+            release.settle(piece, "old", "done", NOW)
+            release.add_token("third", "")
+            assert release.tokens() == [("secret", ACCOUNT), ("third", "")]
+        with open_inbox(str(path)) as inbox:
+            assert inbox.work(number)[0].state == "done"
+            assert inbox.last_listed(ACCOUNT) == ListedDelivery(NOW + 11, "192.0.2.2")
+            assert [record.state for record in inbox.tokens()] == ["live", "live"]
+            assert inbox.check() == []
+
+    def test_it_becomes_what_a_new_store_is(self, path, tmp_path):
+        """A store that came from schema 2 has the tables, columns and indexes of a new one."""
+        open_inbox(str(tmp_path / "new.db"), create=True).close()
+        upgrade_store(str(path))
+        names = "SELECT name FROM sqlite_master ORDER BY name"
+        assert rows(path, names) == rows(tmp_path / "new.db", names)
+        for table in OWN_TABLES:
+            columns = f"SELECT name, type, \"notnull\", dflt_value, pk FROM pragma_table_info('{table}')"
+            assert rows(path, columns) == rows(tmp_path / "new.db", columns)
+
+    @pytest.mark.parametrize("steps", range(len(THIRD)))
+    def test_an_upgrade_that_was_killed_goes_on_where_it_stopped(self, path, second_release, monkeypatch, steps):
+        """After any number of its steps there is a store of schema 2, and another upgrade finishes the rest."""
+        left = iter(range(steps))
+        add = migration._add
+
+        def step(connection, addition):
+            next(left)
+            add(connection, addition)
+
+        monkeypatch.setattr(migration, "_add", step)
+        with pytest.raises(StopIteration):
+            upgrade_store(str(path))
+        monkeypatch.undo()
+        with second_release(path) as release:
+            assert release.may_open()
+            release.append(b"meanwhile", NOW + 9)
+        with open_inbox(str(path), accept_old=True) as inbox:
+            assert [record.state for record in inbox.tokens()] == ["live"]
+        assert upgrade_store(str(path)) == (2, SCHEMA_VERSION)
+        with open_inbox(str(path)) as inbox:
+            assert len(inbox.callbacks()) == 3
+            assert inbox.check() == []
+
+
+def test_a_handlers_table_of_a_name_that_we_use_now(path):
+    """A table that a handler made under a plain name is left alone: what is new of ours begins with our prefix."""
+    connection = sqlite3.connect(path)
+    for name in ("journal", "notes", "reported", "uptimes"):
+        connection.execute(f"CREATE TABLE {name} (mine TEXT)")
+    connection.close()
+    with open_inbox(str(path), upgrade=True) as inbox:
+        inbox.put_note(Note(topic="guard", key="a", at=1))
+        inbox.record(JournalEntry(topic="guard", at=1))
+        assert inbox.check() == []
+    assert rows(path, "SELECT * FROM notes") == []

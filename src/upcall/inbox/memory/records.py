@@ -121,13 +121,13 @@ def last_listed(tables: Tables, account: str) -> ListedDelivery | None:
 
 
 def prune_records(tables: Tables, before: int, limit: int) -> bool:
-    """Remove uptimes that ended, and entries that were recorded, before a time; tell whether there may be more."""
+    """Remove uptimes that ended, and entries that were recorded, before a time; tell whether there are more."""
     ended = [uptime.listener for uptime in tables.uptimes.values() if uptime.last_at < before]
     for listener in ended[:limit]:
         del tables.uptimes[listener]
-    old = {entry.id for entry in tables.journal[:limit] if entry.at < before}
-    tables.journal = tuple(entry for entry in tables.journal if entry.id not in old)
-    return len(ended) >= limit or len(old) >= limit
+    old = [entry.id for entry in tables.journal[: limit + 1] if entry.at < before]
+    tables.journal = tuple(entry for entry in tables.journal if entry.id not in old[:limit])
+    return max(len(ended), len(old)) > limit
 
 
 def forget_reported(tables: Tables, device_id: str) -> None:

@@ -109,7 +109,7 @@ class Records:
 
 
 def prune_records(connection: sqlite3.Connection, before: int, limit: int) -> bool:
-    """Remove uptimes that ended, and entries that were recorded, before a time; tell whether there may be more.
+    """Remove uptimes that ended, and entries that were recorded, before a time; tell whether there are more.
 
     Args:
         connection: The inbox's connection.
@@ -118,11 +118,11 @@ def prune_records(connection: sqlite3.Connection, before: int, limit: int) -> bo
     """
     more = False
     for table, query in _OLD_ROWS.items():
-        keys = connection.execute(query, (before, limit)).fetchall()
+        keys = connection.execute(query, (before, limit + 1)).fetchall()
         if keys:
             with transaction(connection):
-                connection.executemany(f"DELETE FROM {table} WHERE {_KEYS[table]} = ?", keys)
-        more = more or len(keys) == limit
+                connection.executemany(f"DELETE FROM {table} WHERE {_KEYS[table]} = ?", keys[:limit])
+        more = more or len(keys) > limit
     return more
 
 
