@@ -14,6 +14,8 @@ from upcall.cli.calling import (
     Book,
     ConcurrencyOption,
     ConfigOption,
+    HttpOption,
+    error_document,
     open_book,
 )
 from upcall.cli.output import JsonOption, emit, line, log, table
@@ -36,7 +38,6 @@ UrlOption = Annotated[
         show_default="the account's url in the settings file",
     ),
 ]
-HttpOption = Annotated[bool, typer.Option("--allow-http", help="Admit http to this machine, for a sandbox.")]
 
 EXIT_NO = 1
 EXIT_PROVIDER = 4
@@ -71,7 +72,7 @@ class _Outcome:
     def fail(self, account: str, error: Any) -> None:
         """Say that the provider refused or did not answer."""
         log(f"upcall: {account}: {error}")
-        self.say({"account": account, "error": _error_document(error)}, None)
+        self.say({"account": account, "error": error_document(error)}, None)
         self.code = EXIT_PROVIDER
 
 
@@ -273,11 +274,3 @@ def _agrees(standing: dict[str, str | None]) -> bool:
     for account, url in standing.items():
         log(f"{account} has {url or 'nothing'} registered. Callbacks sent after it is removed are lost.")
     return typer.confirm("Remove it?" if len(standing) == 1 else "Remove them?", err=True)
-
-
-def _error_document(error: Any) -> dict[str, Any]:
-    return {
-        "kind": type(error).__name__,
-        "message": str(error),
-        **{name: getattr(error, name, None) for name in ("status_code", "error_code", "request_id")},
-    }

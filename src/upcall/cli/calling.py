@@ -23,6 +23,8 @@ __all__ = [
     "Book",
     "ConcurrencyOption",
     "ConfigOption",
+    "HttpOption",
+    "error_document",
     "open_book",
     "settings_of",
     "usage_errors",
@@ -39,6 +41,7 @@ ConfigOption = Annotated[
     typer.Option("--config", help="The settings file.", show_default="UPCALL_CONFIG, else upcall.toml here"),
 ]
 ConcurrencyOption = Annotated[int, typer.Option("--max-concurrency", min=1, max=64, help="How many calls at once.")]
+HttpOption = Annotated[bool, typer.Option("--allow-http", help="Admit http to this machine, for a sandbox.")]
 
 
 class Book:
@@ -63,6 +66,18 @@ class Book:
         """Return the URL that the settings file gives an account."""
         known = self._known.get(account)
         return known.url if known is not None else None
+
+    def assign(self, account: str, credentials: str | None) -> None:
+        """Say who calls for an account that the settings file does not list.
+
+        Args:
+            account: The account.
+            credentials: Which ``[credentials.…]`` table; where there is no such table, the default calls.
+        """
+        from upcall.settings import Account
+
+        named = credentials if credentials in self._settings.credentials_by_name else None
+        self._known.setdefault(account, Account(name=account, credentials=named))
 
     def each(
         self, accounts: Sequence[str], what: str, call: Callable[[ThingSpaceClient, str], T]
@@ -146,6 +161,15 @@ def settings_of(config: str | None) -> Settings:
     if config is None and config_path() is None and found.exists():
         config = str(found)
     return read_settings(config=config)
+
+
+def error_document(error: Any) -> dict[str, Any]:
+    """Return what is said in JSON of an account's failure."""
+    return {
+        "kind": type(error).__name__,
+        "message": str(error),
+        **{name: getattr(error, name, None) for name in ("status_code", "error_code", "request_id")},
+    }
 
 
 @contextlib.contextmanager

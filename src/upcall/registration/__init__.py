@@ -1,5 +1,6 @@
 """Keeping the provider pointed at us: what should be registered, what is, what was written, and what was missed."""
 
+from upcall.registration.applying import Applied, carry_out, drive, drive_async, flaw_of
 from upcall.registration.audit import Audit, History
 from upcall.registration.desired import Ours, Target, in_order, select_targets, targets_of
 from upcall.registration.lock import registration_lock
@@ -18,6 +19,7 @@ from upcall.registration.reading import Desired, read_desired
 
 __all__ = [
     "ALIVE_MICROS",
+    "Applied",
     "Audit",
     "Desired",
     "History",
@@ -29,9 +31,13 @@ __all__ = [
     "Step",
     "Target",
     "away_spans",
+    "carry_out",
     "decision",
+    "drive",
+    "drive_async",
     "elsewhere_spans",
     "find_outages",
+    "flaw_of",
     "in_order",
     "plan",
     "read_desired",

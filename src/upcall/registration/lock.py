@@ -55,26 +55,24 @@ def registration_lock(
         _wait(descriptor, directory, wait_seconds, sleep)
         _sign(descriptor, f"upcall {by} by {operator()}, process {os.getpid()}")
         yield
+        _sign(descriptor, "")
     finally:
         os.close(descriptor)
 
 
 def _wait(descriptor: int, directory: Path, wait_seconds: float, sleep: Callable[[float], None]) -> None:
-    waited = 0.0
-    while True:
+    for left in reversed(range(1 + round(wait_seconds / _AGAIN_SECONDS))):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if waited >= wait_seconds:
-                holder = _read(descriptor) or "somebody"
-                raise StartError(
-                    f"Another writer is at the registrations: {holder} holds {directory / _NAME}.",
-                    hint="Wait until it is done, then try again.",
-                ) from None
+            if left:
+                sleep(_AGAIN_SECONDS)
         else:
             return
-        sleep(_AGAIN_SECONDS)
-        waited += _AGAIN_SECONDS
+    raise StartError(
+        f"Another writer is at the registrations: {_read(descriptor) or 'somebody'} holds {directory / _NAME}.",
+        hint="Wait until it is done, then try again.",
+    )
 
 
 def _sign(descriptor: int, holder: str) -> None:

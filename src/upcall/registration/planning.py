@@ -10,9 +10,9 @@ from upcall.redact import mask_url_token
 from upcall.registration.desired import Ours, Target, in_order
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["ROTATING", "Action", "Standing", "Step", "plan", "step_of"]
+__all__ = ["ROTATING", "Action", "Standing", "Step", "decision", "plan", "step_of"]
 
 Action = Literal["none", "register", "update", "replace", "deregister", "unknown"]
 """What is to be done: ``none`` where all is in order, ``register`` where nothing stands, ``update`` where an older URL
@@ -92,9 +92,30 @@ def plan(
         ours: Tells whose a URL is.
         pruned: The accounts to deregister, each with its credentials' name.
     """
-    listed = [step_of(target, _of(standing, target.account), ours) for target in targets]
-    gone = [_prune_step(_of(standing, account), ours, credentials) for account, credentials in (pruned or {}).items()]
-    return listed + gone
+    step = decision(targets, ours, pruned=pruned)
+    accounts = (*(target.account for target in targets), *(pruned or {}))
+    return [step(_of(standing, account)) for account in accounts]
+
+
+def decision(
+    targets: Sequence[Target], ours: Ours, *, pruned: Mapping[str, str | None] | None = None
+) -> Callable[[Standing], Step]:
+    """Return what decides about one account, each time that it is read.
+
+    Args:
+        targets: What each account should have registered.
+        ours: Tells whose a URL is.
+        pruned: The accounts to deregister, each with its credentials' name.
+    """
+    wanted = {target.account: target for target in targets}
+    gone = dict(pruned or {})
+
+    def step(standing: Standing) -> Step:
+        if (target := wanted.get(standing.account)) is not None:
+            return step_of(target, standing, ours)
+        return _prune_step(standing, ours, gone[standing.account])
+
+    return step
 
 
 def step_of(target: Target, standing: Standing, ours: Ours) -> Step:

@@ -1,0 +1,92 @@
+"""The audit: what is written there, and what is concluded from it."""
+
+import threading
+
+import pytest
+
+from upcall.inbox import open_inbox
+from upcall.registration import Audit, History, read_desired
+from upcall.registration.audit import TOPIC, operator
+from upcall.settings import Account
+
+A, B = "0000123456-00001", "0000123456-00002"
+ONE, TWO = "https://fleet.example/one", "https://fleet.example/two"
+
+
+@pytest.fixture
+def inbox(tmp_path):
+    with open_inbox(f"sqlite:///{tmp_path / 'inbox.db'}", create=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def audit(inbox):
+    return Audit(inbox, "apply", now=lambda: 1_000, who="ann@host")
+
+
+def write(audit, account, outcome, *, before=None, after=ONE, **more):
+    action = "deregister" if after is None else "register"
+    writing = audit.begun(account, action, before=before, after=after, credentials="east")
+    if outcome is not None:
+        writing.ended(outcome, **more)
+
+
+def test_each_write_says_who_what_when_before_after_and_how_it_ended(inbox, audit):
+    """The audit alone tells what was done: one entry before the write, one after it."""
+    write(audit, A, "differs", before=TWO, stands="https://another.example/x")
+    begun, ended = inbox.journal(TOPIC)
+    assert (begun.account, begun.at) == (A, 1_000)
+    expected = {
+        "action": "register",
+        "before": TWO,
+        "after": ONE,
+        "by": "apply",
+        "who": "ann@host",
+        "credentials": "east",
+    }
+    assert begun.document == expected | {"outcome": "begun"}
+    assert ended.document == expected | {"outcome": "differs", "stands": "https://another.example/x"}
+
+
+def test_history_knows_what_we_wrote_for_whom(inbox, audit):
+    """A URL is ours for the account that we wrote it for, a write whose end nobody saw included."""
+    write(audit, A, "done")
+    write(audit, A, None, after=TWO)
+    write(audit, B, "failed", after=ONE, error="no answer")
+    assert History.of(inbox).written == {A: {ONE, TWO}, B: {ONE}}
+    assert History.of(None).written == {}
+
+
+def test_what_was_deregistered_is_not_pruned_again(inbox, audit):
+    """Only a removal that stood ends an account's registration; one whose end nobody saw is done again."""
+    write(audit, A, "done")
+    write(audit, B, "done")
+    write(audit, A, "done", before=ONE, after=None)
+    write(audit, B, None, before=ONE, after=None)
+    assert History.of(inbox).registered() == {B: "east"}
+    write(audit, A, "done")
+    assert History.of(inbox).registered() == {A: "east", B: "east"}
+
+
+def test_accounts_that_the_file_no_longer_lists_are_gone(inbox, audit):
+    """Those that we registered are remembered with who called for them, those that we did not are nobody's business."""
+    write(audit, A, "done")
+    write(audit, B, "done")
+    assert read_desired([Account(name=B, url=ONE)], inbox).gone() == {A: "east"}
+
+
+def test_several_threads_may_write(inbox, audit):
+    """Accounts are written at once, and each write has its two entries."""
+    threads = [threading.Thread(target=write, args=(audit, f"account-{number}", "done")) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(inbox.journal(TOPIC)) == 16
+
+
+def test_the_operator_is_a_person_and_a_machine(monkeypatch):
+    """A container's user without a name is no reason to fail."""
+    assert "@" in operator()
+    monkeypatch.setattr("getpass.getuser", lambda: (_ for _ in ()).throw(KeyError("uid not found: 1000")))
+    assert operator().startswith("somebody@")
