@@ -10,6 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from upcall.cli import (
+    apply,
     callbacks,
     campaigns,
     dead,
@@ -18,8 +19,10 @@ from upcall.cli import (
     listen,
     login,
     outages,
+    plan,
     prove,
     quarantine,
+    rotate,
     sandbox,
     simulate,
     store,
@@ -68,6 +71,8 @@ app.command("simulate")(simulate.simulate)
 app.add_typer(callbacks.app, name="callbacks")
 app.command("login")(login.login)
 app.command("whoami")(login.whoami)
+app.command("plan", epilog="Such as: upcall plan --config fleet.toml --json")(plan.plan)
+app.command("apply", epilog="Such as: upcall apply --config fleet.toml --label east --yes")(apply.apply)
 app.command("listen")(listen.listen)
 app.command("work")(work.work)
 app.add_typer(events.app, name="events")
@@ -75,6 +80,7 @@ app.add_typer(campaigns.app, name="campaigns")
 app.add_typer(dead.app, name="dead")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(store.app, name="store")
+app.command("rotate")(rotate.rotate)
 app.command("outages")(outages.outages)
 app.command("prove")(prove.prove)
 
