@@ -8,6 +8,7 @@ import sqlite3
 import pytest
 
 from upcall.inbox import Lessee, Outcome, Retention, Selection, State, Subscription
+from upcall.inbox.sqlite import deliveries
 
 ROWS = 20_000
 DAY = 86_400
@@ -60,6 +61,7 @@ ASKED = {
     "a campaign": lambda inbox: inbox.campaign("c1"),
     "work": lambda inbox: inbox.work(5),
     "deliveries": lambda inbox: inbox.deliveries(5),
+    "last listed": lambda inbox: inbox.last_listed("a1"),
 }
 
 
@@ -71,6 +73,11 @@ def reads(inbox, question):
     inbox._connection.set_trace_callback(None)
     asked = [sql for sql in statements if sql.lstrip().startswith(("SELECT", "WITH", "INSERT", "UPDATE", "DELETE"))]
     assert asked
+    return reads_of(inbox, *asked)
+
+
+def reads_of(inbox, *asked):
+    """Return the steps by which SQLite carries out statements."""
     plans = sqlite3.connect(inbox.path)
     try:
         return [(sql, row[3]) for sql in asked for row in plans.execute(f"EXPLAIN QUERY PLAN {sql}")]
@@ -159,3 +166,52 @@ def test_counts_of_a_long_backlog_are_those_of_counting(filled, monkeypatch):
     monkeypatch.setattr("upcall.inbox.sqlite.counts.EXACT_ROWS", 10)
     assert inbox.subscribers() == counted
     assert counted[1].unread == 1950 - 20 + 3
+
+
+@pytest.mark.parametrize("is_listed", [0, 1, None])
+def test_the_last_listed_delivery_is_found_among_the_newest(filled, is_listed):
+    """However many of an account's callbacks came from who knows where, a bounded number of them is read."""
+    inbox = filled(ROWS)
+    inbox._connection.execute("UPDATE callbacks SET listed = ?", (is_listed,))
+    inbox._connection.execute("UPDATE events SET account = 'a'")
+    found = []
+    inbox._connection.set_trace_callback(found.append)
+    last = inbox.last_listed("a")
+    inbox._connection.set_trace_callback(None)
+    assert (last is not None) == (is_listed == 1)
+    bounded = [sql for sql in found if f"LIMIT {deliveries.LOOKED_AT}" in sql]
+    assert len(bounded) == 2
+    steps = [step for sql in bounded for _, step in reads_of(inbox, sql)]
+    assert any("events_account (account=?" in step for step in steps)
+    assert not [step for step in steps if "B-TREE" in step]
+
+
+@pytest.mark.parametrize(
+    ("question", "index"),
+    [
+        (lambda inbox: inbox.uptimes(since=LAST), "USING INDEX upcall_uptimes_last (last_at>?)"),
+        (
+            lambda inbox: inbox.journal("guard", account="a1", since=5, limit=9),
+            "USING INDEX upcall_journal_topic (topic=?)",
+        ),
+        (lambda inbox: inbox.notes("guard"), "USING PRIMARY KEY (topic=?)"),
+    ],
+    ids=["uptimes", "journal", "notes"],
+)
+def test_what_the_registration_room_keeps_is_found_by_an_index(filled, question, index):
+    """What is asked of the journal, the notes and the uptimes leads to their rows."""
+    assert [step for sql, step in reads(filled(100), question) if step.startswith("SEARCH") and step.endswith(index)]
+
+
+def test_repeat_intervals_are_read_from_the_newest_deliveries(filled):
+    """Only as many deliveries are read as are asked for, however many there are."""
+    inbox = filled(ROWS)
+    inbox._connection.execute(
+        "INSERT INTO deliveries (callback_id, received_at, peer, token_id, answer)"
+        " SELECT id, received_at + 60000000, '', '', 200 FROM callbacks"
+    )
+    thousands = []
+    inbox._connection.set_progress_handler(lambda: thousands.append(1), 1000)
+    assert inbox.repeat_intervals(limit=100) == [60_000_000] * 100
+    assert inbox.repeat_intervals(since=LAST, limit=ROWS) == [60_000_000] * 2
+    assert len(thousands) < 10

@@ -27,6 +27,8 @@ _QUERIES: Final = {
     " WHERE callback_id NOT IN (SELECT id FROM callbacks) LIMIT ?",
     "a release of callback {0}, which is not there": "SELECT callback_id FROM releases"
     " WHERE callback_id NOT IN (SELECT id FROM callbacks) LIMIT ?",
+    "a report is kept as callback {0}, which is not there": "SELECT callback_id FROM upcall_reported"
+    " WHERE callback_id NOT IN (SELECT id FROM callbacks) LIMIT ?",
     "a replay of work {0}, which is not there": "SELECT work_id FROM replays"
     " WHERE work_id NOT IN (SELECT id FROM work) LIMIT ?",
     "work {0} has state {1!r}, which is none": "SELECT id, state FROM work"
@@ -34,6 +36,8 @@ _QUERIES: Final = {
     "work {0} is leased to nobody": "SELECT id FROM work WHERE state = 'leased' AND owner IS NULL LIMIT ?",
     "callback {0} has trust {1!r}, which is none": "SELECT id, trust FROM callbacks"
     " WHERE trust NOT IN ('accepted', 'quarantined', 'confirmed') LIMIT ?",
+    "a token has state {0!r}, which is none": "SELECT DISTINCT state FROM tokens"
+    " WHERE state NOT IN ('live', 'next', 'retiring', 'retired') LIMIT ?",
     "callback {0} is behind the read model, but not in it": "SELECT id FROM callbacks"
     " WHERE id <= (SELECT position FROM cursors WHERE name = 'projection')"
     " AND id NOT IN (SELECT callback_id FROM events) LIMIT ?",
