@@ -1,4 +1,4 @@
-"""What `docs/operating.md` tells a tired engineer to type exists, and every command of these groups is in it."""
+"""What `docs/operations.md` tells a tired engineer to type exists, and every command of these groups is in it."""
 
 import re
 import shlex
@@ -9,7 +9,7 @@ import typer
 
 from upcall.cli.main import app
 
-DOCUMENT = (Path(__file__).parents[3] / "docs" / "operating.md").read_text(encoding="utf-8")
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
 TREE = typer.main.get_command(app)
 TYPED = sorted(set(re.findall(r"`(upcall [^`]+)`", DOCUMENT) + re.findall(r"^\$ (upcall .+)$", DOCUMENT, re.MULTILINE)))
 GROUPS = ("events", "dead", "quarantine", "campaigns", "store")
