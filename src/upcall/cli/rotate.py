@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from upcall.cli.calling import ConcurrencyOption, ConfigOption  # noqa: TC001 - Typer reads them off the signature
-from upcall.cli.desired import Wanted, open_wanted
+from upcall.cli.calling import ConcurrencyOption, ConfigOption, HttpOption  # noqa: TC001 - Typer reads them off the signature
+from upcall.cli.desired import EXIT_NO, EXIT_PROVIDER, Wanted, open_wanted
 from upcall.cli.moments import parse_duration, words_of_count
 from upcall.cli.output import JsonOption, StoreOption, emit, line, log
+from upcall.cli.preflight import StrictOption, refused_by_preflight
 from upcall.cli.selecting import now_micros
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from upcall.cli.calling import Book
     from upcall.inbox import Inbox, TokenRecord
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from upcall.registration.rotation import Rotated, Rotation
 
 __all__ = ["rotate"]
-
-EXIT_NO = 1
-EXIT_PROVIDER = 4
 
 
 def rotate(
@@ -37,15 +35,10 @@ def rotate(
             show_default="15 minutes more than the delivery profile's longest ladder",
         ),
     ] = None,
-    strict: Annotated[
-        bool,
-        typer.Option("--strict", help="Refuse where no listener runs, or the new URL cannot be reached from here."),
-    ] = False,
+    strict: StrictOption = False,
     store: StoreOption = None,
     config: ConfigOption = None,
-    allow_http: Annotated[
-        bool, typer.Option("--allow-http", help="Admit http to this machine, for a sandbox.")
-    ] = False,
+    allow_http: HttpOption = False,
     json: JsonOption = False,
     max_concurrency: ConcurrencyOption = 8,
 ) -> int:
@@ -97,6 +90,7 @@ class _Writer:
         rotating = {target.account: target for target in targets if target.tokens}
         olds = {old.token for rotation in rotations for old in rotation.olds}
         settings = self._wanted.settings
+        permit = self._permitting(list(rotating.values()))
         with registration_lock(settings.state_dir, "rotate"):
             # Now, with the new tokens in the store: a slot that has one already is ours.
             ours = read_desired(settings.accounts, self._inbox).ours
@@ -104,18 +98,25 @@ class _Writer:
             ends = self._book.each(
                 list(rotating),
                 "rotating",
-                lambda client, account: _carry_out(client, rotating[account], ours, audit, self._permit),
+                lambda client, account: _carry_out(client, rotating[account], ours, audit, permit),
             )
         over = [self._is_over(end, rotating[end.account], olds) for end in ends]
         return all(over)
 
-    def _permit(self, step: Step) -> str | None:
-        """Say why a write must not be made: a rotation takes nobody's place."""
-        from upcall.registration import flaw_of
+    def _permitting(self, targets: Sequence[Target]) -> Callable[[Step], str | None]:
+        """Look at the new URLs, and return what says why a write must not be made: nobody's place is taken."""
+        from upcall.registration import Step
 
-        if step.action == "replace":
-            return "what is registered is not ours, and was left alone. To take its place: upcall apply --replace"
-        return flaw_of(step.account, step.desired, allow_http=self._book.allow_http)
+        steps = [Step(account=target.account, action="update", desired=target.url) for target in targets]
+        allow_http = self._book.allow_http
+        flawed = refused_by_preflight(self._wanted, steps, strict=self._strict, allow_http=allow_http)
+
+        def permit(step: Step) -> str | None:
+            if step.action == "replace":
+                return "what is registered is not ours, and was left alone. To take its place: upcall apply --replace"
+            return flawed.get(step.account)
+
+        return permit
 
     def _is_over(self, end: Any, target: Target, olds: set[str]) -> bool:
         """Say what became of an account, and tell whether its old token may end."""
