@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 
 from upcall.errors import SettingsError
-from upcall.settings import Credentials, credential_sources, default_store, read_settings, state_dir
+from upcall.settings import (
+    Account,
+    Credentials,
+    GuardSettings,
+    ReconcileSettings,
+    credential_sources,
+    default_store,
+    read_accounts,
+    read_profile,
+    read_settings,
+    state_dir,
+)
 
 NAMES = {
     "client_id": "THINGSPACE_CLIENT_ID",
@@ -174,6 +185,96 @@ def test_a_table_called_default_stands_in_for_variables(tmp_path):
     path.write_text('[credentials.default]\nclient_id_env = "MINE"\n')
     assert read_settings({"MINE": "id"}, config=path).credentials.client_id == "id"
     assert read_settings({"MINE": "id", "THINGSPACE_USERNAME": "u"}, config=path).credentials.client_id is None
+
+
+GUARDIAN = """
+[delivery]
+profile = "patient.toml"
+
+[alerts]
+url_file = "hook"
+
+[guard]
+every_seconds = 60
+reassert = true
+
+[reconcile]
+after_outage = true
+every_seconds = 3600
+requests_per_second = 0.5
+
+[[accounts]]
+name = "0000123456-00001"
+url = "https://fleet.example.com/callbacks/{token}"
+labels = ["east", "trucks"]
+"""
+
+
+@pytest.fixture
+def guardian_file(tmp_path):
+    """Write a settings file that says how the registrations are watched."""
+    (tmp_path / "patient.toml").write_text("gaps_seconds = [600, 600]\n")
+    (tmp_path / "hook").write_text("https://hooks.example.com/canary\n")
+    path = tmp_path / "upcall.toml"
+    path.write_text(GUARDIAN)
+    return path
+
+
+def test_a_settings_file_says_how_registrations_are_watched(guardian_file):
+    """Profile, alerts, guard and reconciling are read; the paths of both files count from the settings file."""
+    settings = read_settings({}, config=guardian_file)
+    assert read_profile(settings.profile).max_attempts == 3
+    assert read_profile(settings.profile, home=Path("/elsewhere")).name == "patient"
+    assert (settings.alert_url, settings.alert_source) == ("https://hooks.example.com/canary", "hook")
+    assert settings.guard == GuardSettings(every_seconds=60.0, reassert=True)
+    assert settings.reconcile == ReconcileSettings(after_outage=True, every_seconds=3600.0, requests_per_second=0.5)
+    assert settings.accounts[0].labels == ("east", "trucks")
+
+
+def test_what_is_watched_where_nothing_is_said(tmp_path):
+    """Nobody's slot is taken back, nothing is posted and no report is read unless the file says so."""
+    path = tmp_path / "upcall.toml"
+    path.write_text("")
+    for settings in (read_settings({}), read_settings({}, config=path)):
+        assert (settings.profile, settings.alert_url, settings.accounts) == ("documented", None, ())
+        assert (settings.guard.every_seconds, settings.guard.reassert) == (300.0, False)
+        assert (settings.reconcile.after_outage, settings.reconcile.every_seconds) == (False, None)
+        assert settings.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "url", "source"),
+    [
+        ("url = 'https://h/plain'", "https://h/plain", None),
+        ("url_env = 'HOOK'", "https://h/canary", "HOOK"),
+        ("url_env = 'UNSET'", None, "UNSET"),
+    ],
+)
+def test_where_alerts_go(text, url, source, tmp_path):
+    """The URL stands in the file, or in a variable that may be unset where nobody wants alerts."""
+    path = tmp_path / "upcall.toml"
+    path.write_text(f"[alerts]\n{text}\n")
+    settings = read_settings({"HOOK": "https://h/canary "}, config=path)
+    assert (settings.alert_url, settings.alert_source) == (url, source)
+
+
+def test_settings_show_no_secret(guardian_file):
+    """The repr in a debugger or a trace tells the settings, and neither the alerts' URL nor a token in a listener's."""
+    settings = read_settings({"THINGSPACE_PASSWORD": "canary"}, config=guardian_file)
+    assert "canary" not in repr(settings)
+    assert "alert_url='***'" in repr(settings)
+    assert "https://fleet.example.com/callbacks/{token}" in repr(settings)
+    account = Account(name="a", url="https://fleet.example.com/callbacks/canary-token-of-43-characters")
+    assert "fleet.example.com" in repr(account)
+    assert "token-of-43" not in repr(account)
+
+
+def test_who_only_receives_needs_nothing_that_the_file_points_at(guardian_file):
+    """A listener's machine has neither the provider's credentials nor the guard's files."""
+    for name in ("hook", "patient.toml"):
+        (guardian_file.parent / name).unlink()
+    guardian_file.write_text(f"{GUARDIAN}[credentials.east]\npassword_file = 'nowhere'\n")
+    assert [account.name for account in read_accounts(guardian_file)] == ["0000123456-00001"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from upcall.errors import SettingsError
 from upcall.redact import BLANK, mask_url_token
 from upcall.settings.credentials import Credentials
 
@@ -136,5 +137,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.credentials_named(account.credentials)
 
     def credentials_named(self, name: str | None) -> Credentials:
-        """Return who calls by a ``[credentials.…]`` table, or without one by its name being None."""
-        return self.credentials_by_name[name] if name else self.credentials
+        """Return who calls by a ``[credentials.…]`` table, or without one by its name being None.
+
+        Raises:
+            SettingsError: There is no such table, in a file that was read leniently.
+        """
+        if not name:
+            return self.credentials
+        if name not in self.credentials_by_name:
+            raise SettingsError(f"The settings file {self.path} has no table [credentials.{name}].")
+        return self.credentials_by_name[name]

@@ -46,8 +46,8 @@ def test_no_file_is_looked_for(fleet, monkeypatch):
     [
         ("", r"names no account\. Add \[\[accounts\]\] tables with a name, or leave --config out"),
         ("[client]\ntimeout_seconds = 3\n", "names no account"),
-        ("[[accounts]]\n", "missing required field `name`"),
-        ("[[accounts]]\nname = 17\n", r"\$\.accounts\[0\]\.name"),
+        ("[[accounts]]\n", "line 1: this account has no `name`"),
+        ("[[accounts]]\nname = 17\n", "line 2: account must be a str"),
         ("accounts", "is wrong"),
     ],
 )
