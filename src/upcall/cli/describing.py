@@ -85,9 +85,9 @@ def archive_document(inbox: Inbox, record: CallbackRecord) -> dict[str, Any]:
 def details(inbox: Inbox, record: CallbackRecord) -> dict[str, Any]:
     """Return everything about one callback; where its body is gone, what it said of devices and drift is gone too."""
     from upcall.inbox import key_of
-    from upcall.thingspace import CallbackEvent, parse_callback
+    from upcall.inbox.events import projected_event
 
-    event = CallbackEvent() if record.body is None else parse_callback(record.body)
+    event = projected_event(record.body, record.digest, record.origin)
     return {
         **document(record),
         "evidence": record.evidence,
@@ -117,6 +117,7 @@ def work_document(work: WorkRecord) -> dict[str, Any]:
         "attempts": work.attempts,
         "due_at": _time(work.due_at) if work.state in {"pending", "leased"} else None,
         "finished_at": _time(work.finished_at),
+        "merged_with": work.merged_with,
         "error": shown_error(work.error),
         "replays": [
             {

@@ -44,6 +44,6 @@ class KeptEvents:
         """Return the event of a piece of work; what can be changed in it is the caller's own."""
         event = self._events.get(item.callback_id) or self._before.get(item.callback_id)
         if event is None:
-            event = stored_event(item.callback_id, item.received_at, item.account, item.digest, item.body)
+            event = stored_event(item.callback_id, item.received_at, item.account, item.digest, item.body, item.origin)
             self.keep(event)
         return msgspec.structs.replace(event, extra=copy.deepcopy(event.extra)) if event.extra else event

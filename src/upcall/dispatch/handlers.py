@@ -11,10 +11,12 @@ from typing import Any, TypedDict, TypeVar
 import msgspec
 
 from upcall.dispatch.schedule import RetrySchedule
-from upcall.inbox import Subscription, Transaction
+from upcall.inbox import Origin, Subscription, Transaction
 from upcall.thingspace import CallbackEvent, DeviceUpdate, check_account, normalize_device, normalize_kind
 
 __all__ = ["Handler", "HandlerTable"]
+
+_GUARD_PREFIX = "registration."
 
 HandlerFunction = TypeVar(
     "HandlerFunction",
@@ -43,6 +45,7 @@ class Handler(msgspec.Struct, frozen=True):
         is_ours: Whether it is a subscriber without code: it has slots of its own beside the worker's, is not suspected
             of ending its process, and its failures are told in one line.
         aclose: Closes what the function holds open; awaited when its worker ends.
+        wants_guard: Whether it wants what the guard says, such as ``registration.drift``, without naming its kind.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Handler(msgspec.Struct, frozen=True):
     transactional: bool = False
     is_ours: bool = False
     aclose: Callable[[], Awaitable[None]] | None = None
+    wants_guard: bool = False
 
     @property
     def is_async(self) -> bool:
@@ -68,8 +72,15 @@ class Handler(msgspec.Struct, frozen=True):
         if self.account is not None and event.account != self.account:
             return []
         if not self.per_device:
-            return [""] if not self.words or event.kind in self.words else []
+            return [""] if self._wants_kind(event) else []
         return [device.device_id for device in event.devices if not self.words or device.state in self.words]
+
+    def _wants_kind(self, event: CallbackEvent) -> bool:
+        is_named = event.kind in self.words
+        if event.origin == Origin.GUARD:
+            return is_named or self.wants_guard
+        # Anybody can send a callback that bears such a name.
+        return not self.words or (is_named and not str(event.kind).startswith(_GUARD_PREFIX))
 
     def arguments(self, event: CallbackEvent, device_id: str) -> tuple[Any, ...]:
         """Return what to call the function with.
@@ -124,7 +135,8 @@ class HandlerTable:
         """Register ``handler(event)`` for callbacks of these kinds.
 
         Args:
-            kinds: Such as ``upgradeProgress``; none means every kind.
+            kinds: Such as ``upgradeProgress``; none means every kind that the provider sends. What Upcall itself says,
+                ``registration.drift``, has to be named.
             account: Only callbacks that name this account.
             max_attempts: Tries before a callback becomes a dead letter.
             backoff_seconds: The longest wait before the second try; it doubles with each.

@@ -5,7 +5,7 @@ A late or repeated message never moves a state back; a second final word that do
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -20,9 +20,31 @@ from upcall.thingspace import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from upcall.thingspace import CallbackEvent, DeviceUpdate
 
-__all__ = ["CampaignView", "duplicate_guess", "fold_campaign", "fold_device", "fold_drift"]
+__all__ = [
+    "CampaignView",
+    "duplicate_guess",
+    "fold_campaign",
+    "fold_device",
+    "fold_drift",
+    "is_campaign_news",
+    "is_news",
+]
+
+
+class _Words(NamedTuple):
+    """Hold how the words of one vocabulary are compared."""
+
+    normalize: Callable[[str], str]
+    rank: Callable[[str], int]
+    is_final: Callable[[str], bool]
+
+
+_DEVICE: Final = _Words(normalize_device, device_rank, is_final_device)
+_CAMPAIGN: Final = _Words(normalize_campaign, campaign_rank, is_final_campaign)
 
 
 class CampaignView(msgspec.Struct, frozen=True):
@@ -111,6 +133,37 @@ def _with_ends(stands: DeviceRecord, known: DeviceRecord, said: DeviceRecord) ->
         last_at=newer.last_at,
         last_status=newer.last_status or older.last_status,
     )
+
+
+def is_news(known: DeviceRecord | None, status: str) -> bool:
+    """Tell whether a report says of a device what its callbacks have not said.
+
+    Args:
+        known: The device as the callbacks tell it.
+        status: The report's word.
+    """
+    return known is None or _says_more(known.status, known.contradiction, status, _DEVICE)
+
+
+def is_campaign_news(known: CampaignView | None, status: str) -> bool:
+    """Tell whether a report says of a campaign what its callbacks have not said.
+
+    Args:
+        known: The campaign as the callbacks tell it.
+        status: The report's word.
+    """
+    return known is None or _says_more(known.status, known.contradiction, status, _CAMPAIGN)
+
+
+def _says_more(known: str | None, contradiction: str | None, said: str, words: _Words) -> bool:
+    """Tell whether a word goes beyond where its device or campaign stands, and beyond what contradicts that."""
+    if known is None:
+        return True
+    if words.normalize(said) in {words.normalize(word) for word in (known, contradiction) if word is not None}:
+        return False
+    if words.is_final(known):
+        return words.is_final(said)
+    return words.rank(said) >= words.rank(known)
 
 
 def fold_drift(known: DriftRecord | None, text: str, callback_id: int, received_at: int) -> DriftRecord:

@@ -23,6 +23,7 @@ __all__ = [
     "Forgotten",
     "Ledger",
     "Lessee",
+    "Origin",
     "Outcome",
     "Pruned",
     "Receipt",
@@ -55,6 +56,14 @@ class Trust(StrEnum):
     ACCEPTED = "accepted"
     QUARANTINED = "quarantined"
     CONFIRMED = "confirmed"
+
+
+class Origin(StrEnum):
+    """Say where a callback comes from: the provider sent it, its reports said so, or Upcall's own guard did."""
+
+    RECEIVED = "received"
+    RECONCILED = "reconciled"
+    GUARD = "guard"
 
 
 class State(StrEnum):

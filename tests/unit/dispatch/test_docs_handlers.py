@@ -39,10 +39,20 @@ async def test_the_first_program(world):
     assert [letter.device_id for letter in world.inbox.dead()] == ["990001"]
 
 
+async def test_what_the_guard_says(world):
+    """The handler of `registration.drift` finds what the document names, and only where the guard says it."""
+    names = run(PROGRAMS[1], world)
+    said = {"type": "registration.drift", "accountName": "0000123456-00001", "state": "lost", "registered": "https://a"}
+    for origin in ("guard", "received"):
+        world.append(json.dumps(said).encode(), origin=origin)
+    await world.worker().drain()
+    assert names["pages"] == [("0000123456-00001", "lost", "https://a")]
+
+
 async def test_idempotent_by_key(world, tmp_path, monkeypatch):
     """The recipe has one effect for each callback and device, however often they are handed on."""
     monkeypatch.chdir(tmp_path)
-    names = run(PROGRAMS[1], world)
+    names = run(PROGRAMS[2], world)
     world.report({"1": "UpgradeFailed", "2": "UpgradeFailed"})
     for _ in range(2):
         await world.worker().drain()
@@ -54,7 +64,7 @@ async def test_idempotent_by_key(world, tmp_path, monkeypatch):
 
 async def test_transactional(world):
     """The transactional program counts each device's failure once."""
-    run(PROGRAMS[2], world)
+    run(PROGRAMS[3], world)
     world.report({"1": "UpgradeFailed", "2": "UpgradeFailed"})
     world.report({"1": "UpgradeFailed"}, campaign_id="another")
     await world.worker().drain()
@@ -62,7 +72,7 @@ async def test_transactional(world):
     rows = connection.execute("SELECT device, n FROM failures ORDER BY 1").fetchall()
     connection.close()
     assert rows == [("1", 2), ("2", 1)]
-    assert len(PROGRAMS) == 4  # the last one is run by tests/unit/test_app.py
+    assert len(PROGRAMS) == 5  # the last one is run by tests/unit/test_app.py
 
 
 @pytest.mark.parametrize("decorator", [HandlerTable.on, HandlerTable.on_device])
@@ -112,5 +122,5 @@ def test_variables():
     """Each variable of ours that a subscriber reads or sets is named."""
     for name in ("UPCALL_FORWARD_SECRET", "UPCALL_FORWARD_SECRET_FILE", *(f"{prefix}*" for prefix in execute._OURS)):
         assert f"`{name}`" in DOCUMENT
-    for fact in ("ID", "KEY", "KIND", "ACCOUNT", "CAMPAIGN_ID"):
+    for fact in ("ID", "KEY", "KIND", "ORIGIN", "ACCOUNT", "CAMPAIGN_ID"):
         assert f"`UPCALL_EVENT_{fact}`" in DOCUMENT

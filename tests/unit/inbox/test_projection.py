@@ -28,14 +28,14 @@ def test_who_comes_second_drops_what_it_read(inbox, monkeypatch):
     inbox.append([report(n) for n in range(5)])
     others = []
 
-    def parse(body, real=projection.parse_callback):
+    def parse(*facts, real=projection.projected_event):
         if not others:
             with open_inbox(str(inbox.path)) as other:
                 others.append(None)
                 others[0] = other.project()
-        return real(body)
+        return real(*facts)
 
-    monkeypatch.setattr(projection, "parse_callback", parse)
+    monkeypatch.setattr(projection, "projected_event", parse)
     assert inbox.project() == 5
     assert others == [5]
     assert inbox.project() == 0
@@ -46,12 +46,12 @@ def test_parsing_locks_nothing(inbox, monkeypatch):
     """While bodies are parsed a listener writes: the lock is taken for what was made of them only."""
     inbox.append([report(1)])
 
-    def parse(body, real=projection.parse_callback):
+    def parse(*facts, real=projection.projected_event):
         inbox.append([report(2)])
         monkeypatch.undo()
-        return real(body)
+        return real(*facts)
 
-    monkeypatch.setattr(projection, "parse_callback", parse)
+    monkeypatch.setattr(projection, "projected_event", parse)
     assert [inbox.project(), inbox.project(), inbox.project()] == [1, 1, 0]
 
 

@@ -21,7 +21,7 @@ _encode = msgspec.json.Encoder().encode
 def event_json(event: CallbackEvent) -> bytes:
     """Return an event as JSON on one line, without the newline.
 
-    Its members, in this order: ``id``, ``key``, ``received_at`` (ISO 8601, UTC), ``account``, ``kind``,
+    Its members, in this order: ``id``, ``key``, ``received_at`` (ISO 8601, UTC), ``origin``, ``account``, ``kind``,
     ``campaign_id``, ``campaign_status``, ``devices`` (each with ``device_id``, ``status``, ``reason``, ``time``), and
     ``raw``, the body as received but for a V1 password; where it is no UTF-8, ``raw_base64`` instead.
     """
@@ -29,6 +29,7 @@ def event_json(event: CallbackEvent) -> bytes:
         "id": event.id,
         "key": event.key,
         "received_at": text_of_micros(event.received_at),
+        "origin": event.origin,
         "account": event.account,
         "kind": event.kind,
         "campaign_id": event.campaign_id,

@@ -35,7 +35,7 @@ class Execute:
     """Run a command without a shell; its exit 0 is the event's end.
 
     Its stdout goes to our stderr. It sees our environment without our own variables, which hold secrets, but with
-    ``UPCALL_EVENT_ID``, ``…_KEY``, ``…_KIND``, ``…_ACCOUNT`` and ``…_CAMPAIGN_ID``.
+    ``UPCALL_EVENT_ID``, ``…_KEY``, ``…_KIND``, ``…_ORIGIN``, ``…_ACCOUNT`` and ``…_CAMPAIGN_ID``.
 
     Args:
         words: The command and its arguments.
@@ -103,6 +103,7 @@ class Execute:
             "ID": str(event.id),
             "KEY": event.key,
             "KIND": event.kind,
+            "ORIGIN": event.origin,
             "ACCOUNT": event.account,
             "CAMPAIGN_ID": event.campaign_id,
         }

@@ -12,6 +12,7 @@ import msgspec
 
 from upcall.dispatch.control import GiveUp, RetryLater
 from upcall.errors import DeliveryError
+from upcall.inbox import Origin
 from upcall.outbound import GuardedPoster, OwnTarget
 from upcall.redact import blank_password
 from upcall.thingspace import text_of_micros
@@ -32,6 +33,7 @@ LONGEST_RETRY_AFTER_SECONDS: Final = 3600.0
 _GONE: Final = 410
 _WAIT_STATUSES: Final = frozenset({429, 503})
 _TYPE_PREFIX: Final = "com.verizon.thingspace.fota."
+_GUARD_TYPE_PREFIX: Final = "upcall."
 _USER_AGENT: Final = "Upcall"
 
 _encode = msgspec.json.Encoder().encode
@@ -106,16 +108,20 @@ class Forward:
 def cloud_event(event: CallbackEvent) -> bytes:
     """Return an event as CloudEvents 1.0 in structured JSON; the same bytes each time.
 
-    ``data`` is the body's JSON, a V1 password blanked; a body that is no strict JSON in UTF-8 is ``data_base64``.
+    ``data`` is the body's JSON, a V1 password blanked; a body that is no strict JSON in UTF-8 is ``data_base64``. What
+    the provider did not send says so in ``upcallorigin``.
     """
+    is_guards = event.origin == Origin.GUARD
     document: dict[str, Any] = {
         "specversion": "1.0",
         "id": event.key,
-        "source": _source(event.account),
-        "type": f"{_TYPE_PREFIX}{event.kind or 'unknown'}",
+        "source": _source("upcall" if is_guards else "thingspace", event.account),
+        "type": f"{_GUARD_TYPE_PREFIX if is_guards else _TYPE_PREFIX}{event.kind or 'unknown'}",
         "time": text_of_micros(event.received_at),
         "upcallid": str(event.id),
     }
+    if event.origin != Origin.RECEIVED:
+        document["upcallorigin"] = event.origin
     if event.campaign_id:
         document["subject"] = event.campaign_id
     body = blank_password(event.raw)
@@ -129,8 +135,8 @@ def cloud_event(event: CallbackEvent) -> bytes:
 
 
 @functools.lru_cache(maxsize=1024)
-def _source(account: str | None) -> str:
-    return f"/thingspace/accounts/{quote(account, safe='')}" if account else "/thingspace"
+def _source(whose: str, account: str | None) -> str:
+    return f"/{whose}/accounts/{quote(account, safe='')}" if account else f"/{whose}"
 
 
 def retry_after_seconds(header: str | None, *, wall_now: float) -> float:

@@ -112,6 +112,7 @@ def _forward(url: str, *, raw: bool, signer: Signer | None) -> Handler:
         concurrency=FORWARDS_IN_FLIGHT,
         is_ours=True,
         aclose=sender.aclose,
+        wants_guard=not raw,  # a receiver of the provider's own bodies would not know what it is
     )
 
 
@@ -133,6 +134,7 @@ def _execute(command: str, environ: Mapping[str, str] | None) -> Handler:
         schedule=COMMAND_SCHEDULE,
         concurrency=COMMANDS_AT_ONCE,
         is_ours=True,
+        wants_guard=True,
     )
 
 
@@ -142,7 +144,13 @@ def _jsonl(text: str) -> Handler:
         raise SettingsError(f"--jsonl {text} cannot be written.", hint="Name a file in a directory that exists.")
     file = JsonlFile(path)
     return Handler(
-        f"jsonl:{path}", file, schedule=FILE_SCHEDULE, concurrency=LINES_AT_ONCE, is_ours=True, aclose=file.aclose
+        f"jsonl:{path}",
+        file,
+        schedule=FILE_SCHEDULE,
+        concurrency=LINES_AT_ONCE,
+        is_ours=True,
+        aclose=file.aclose,
+        wants_guard=True,
     )
 
 

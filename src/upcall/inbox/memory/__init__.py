@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Self
 from upcall.errors import SettingsError, StoreError, StoreUnreadableError
 from upcall.inbox.memory import looking, receiving, records, upkeep, working
 from upcall.inbox.memory.projection import project
+from upcall.inbox.memory.reported import append_reported
 from upcall.inbox.memory.store import MemoryStore
 from upcall.inbox.values import EVERYTHING
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from upcall.inbox.base import Transaction
-    from upcall.inbox.journal import JournalEntry, ListedDelivery, Note, Uptime
+    from upcall.inbox.journal import JournalEntry, ListedDelivery, Note, Reported, Uptime
     from upcall.inbox.memory.tables import Tables
     from upcall.inbox.values import (
         Arrival,
@@ -363,6 +364,14 @@ class MemoryInbox:
         """Remove a note, where there is one."""
         with self._store.write() as tables:
             records.drop_note(tables, topic, key)
+
+    def append_reported(self, reported: Sequence[Reported], now: int, *, dry_run: bool = False) -> list[int | None]:
+        """Keep what the provider reports where it is news, as callbacks of origin ``reconciled``."""
+        if dry_run:
+            found = append_reported(self._store.tables.draft(), reported, now)
+            return [None if number is None else 0 for number in found]
+        with self._store.write() as tables:
+            return append_reported(tables, reported, now)
 
     def repeat_intervals(self, *, since: int = 0, limit: int = 10_000) -> list[int]:
         """Return how long after the delivery before it each further delivery of a callback came, in microseconds."""

@@ -123,6 +123,7 @@ def work_records(tables: Tables, callback_id: int) -> list[WorkRecord]:
             row.finished_at,
             row.error,
             row.replays,
+            row.merged_with,
         )
         for row in rows
     ]

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from itertools import takewhile
+from typing import TYPE_CHECKING
 
-from upcall.inbox.memory.tables import Callback, Event, Tables
+from upcall.inbox.events import projected_event
+from upcall.inbox.memory.tables import Event
 from upcall.inbox.readmodel import duplicate_guess, fold_campaign, fold_device, fold_drift
-from upcall.inbox.values import REDELIVERY_WINDOW_MICROS
-from upcall.thingspace import CallbackEvent, parse_callback
+from upcall.inbox.values import REDELIVERY_WINDOW_MICROS, Origin
+
+if TYPE_CHECKING:
+    from upcall.inbox.memory.tables import Callback, Tables
+    from upcall.thingspace import CallbackEvent
 
 __all__ = ["project"]
 
@@ -21,18 +26,13 @@ def project(tables: Tables, limit: int, upto: int | None) -> int:
         behind = [*came, *takewhile(lambda callback: callback.id <= upto, released)]
     taken = behind[:limit]
     for callback in taken:
-        event = _event(callback)
+        event = projected_event(callback.body, callback.digest, callback.origin)
         if callback.id not in tables.events:
             _note(tables, callback, event)
-        if not callback.is_quarantined:
+        if not callback.is_quarantined and callback.origin != Origin.GUARD:
             _fold(tables, callback, event)
         tables.projected = tables.projected.furthest(tables.place(callback))
     return len(taken)
-
-
-def _event(callback: Callback) -> CallbackEvent:
-    """Parse a body; a callback whose body was dropped is told by the digest that outlives it."""
-    return CallbackEvent(key=callback.digest[:32]) if callback.body is None else parse_callback(callback.body)
 
 
 def _note(tables: Tables, callback: Callback, event: CallbackEvent) -> None:

@@ -49,12 +49,13 @@ def _keep_one(tables: Tables, arrival: Arrival) -> Receipt:
 def _original(tables: Tables, arrival: Arrival, digest: str) -> Callback | None:
     """Return the callback that an arrival is one more delivery of.
 
-    A callback in quarantine and one that is not are never copies of each other.
+    A callback in quarantine and one that is not are never copies of each other, nor are two that came in other ways.
     """
     is_quarantined = arrival.trust is Trust.QUARANTINED
     for callback in tables.callbacks.values():
         if (
             callback.digest == digest
+            and callback.origin == arrival.origin
             and callback.is_quarantined == is_quarantined
             and abs(callback.received_at - arrival.received_at) <= REDELIVERY_WINDOW_MICROS
         ):

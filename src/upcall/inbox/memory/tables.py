@@ -7,13 +7,17 @@ that fails leaves nothing.
 from __future__ import annotations
 
 import copy
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from upcall.inbox.events import stored_event
 from upcall.inbox.journal import JournalEntry, Note, Uptime
 from upcall.inbox.readmodel import CampaignView
 from upcall.inbox.values import Delivery, DeviceRecord, DriftRecord, ReplayRecord, State, TokenRecord, Trust
+
+if TYPE_CHECKING:
+    from upcall.thingspace import CallbackEvent
 
 __all__ = ["ENDED", "Callback", "Event", "OrderKey", "Position", "Report", "Tables", "Tally", "Work"]
 
@@ -31,7 +35,7 @@ class Callback(msgspec.Struct, frozen=True):
         id: Its number.
         received_at: When it was first received.
         account: The account that its token belongs to.
-        origin: Whether it was received or reconciled.
+        origin: Where it came from, see `upcall.inbox.Origin`.
         trust: The gate's verdict, until a person released it.
         evidence: What the verdict rests on.
         digest: SHA-256 of the body as it came.
@@ -57,6 +61,13 @@ class Callback(msgspec.Struct, frozen=True):
     def is_quarantined(self) -> bool:
         """Tell whether no handler may see it: a callback that was dropped from there included."""
         return self.trust is Trust.QUARANTINED
+
+    @property
+    def handed_on(self) -> CallbackEvent | None:
+        """Return it as its handlers receive it, None where they may not see it or it has no body any more."""
+        if self.is_quarantined or self.body is None:
+            return None
+        return stored_event(self.id, self.received_at, self.account, self.digest, self.body, self.origin)
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -85,6 +96,7 @@ class Work(msgspec.Struct, frozen=True):
     finished_at: int | None = None
     error: str | None = None
     replays: tuple[ReplayRecord, ...] = ()
+    merged_with: int | None = None
 
     @property
     def is_open(self) -> bool:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from upcall.inbox.events import stored_event
+import msgspec
+
 from upcall.inbox.memory.clock import note_time
 from upcall.inbox.memory.looking import selected_work
+from upcall.inbox.memory.reported import mergers
 from upcall.inbox.memory.tables import ENDED, Callback, OrderKey, Position, Tables, Work
 from upcall.inbox.values import UNENDED, Lessee, Outcome, ReplayRecord, Selection, Subscription, WorkItem
 
@@ -70,9 +72,9 @@ def to_enroll(tables: Tables, subscriptions: Sequence[Subscription], limit: int)
 def wishes(tables: Tables, subscriptions: Sequence[Subscription], callbacks: Sequence[Callback]) -> Iterator[Wish]:
     """Yield the work that subscribers want of callbacks that they have not looked at."""
     for callback in callbacks:
-        if callback.is_quarantined or callback.body is None:
+        event = callback.handed_on
+        if event is None:
             continue
-        event = stored_event(callback.id, callback.received_at, callback.account, callback.digest, callback.body)
         for subscription in subscriptions:
             position = tables.subscribers.get(subscription.name)
             if position is not None and not position.includes(tables.place(callback)):
@@ -93,6 +95,7 @@ def enroll(
     """Make work of what is wanted, where there is none yet, and note that the subscribers have looked."""
     note_time(tables, now)
     known = {(work.callback_id, work.subscriber, work.device_id) for work in tables.work.values()}
+    merging = mergers(tables, callbacks)
     made = []
     for callback_id, name, device_id, order_key in wanted:
         place = (callback_id, name, device_id)
@@ -101,6 +104,9 @@ def enroll(
         known.add(place)
         tables.last_work_id += 1
         work = Work(tables.last_work_id, *place, due_at=now, order_key=order_key)
+        told = merging[callback_id].behind(device_id) if callback_id in merging else []
+        if told and all((number, name, device_id) in known for number in told):
+            work = msgspec.structs.replace(work, state="done", due_at=0, finished_at=now, merged_with=told[-1])
         tables.work[tables.last_work_id] = work
         made.append(work)
     for name in tables.subscribers.keys() & set(names):
@@ -114,7 +120,7 @@ def lease_new(tables: Tables, made: Sequence[Work], lessee: Lessee, now: int) ->
     left = dict(lessee.room)
     items = []
     for work in made:
-        if work.order_key is None and left.get(work.subscriber, 0) > 0:
+        if work.is_open and work.order_key is None and left.get(work.subscriber, 0) > 0:
             left[work.subscriber] -= 1
             items.append(_lease(tables, work, lessee.owner, now + int(lessee.seconds * _MICROS)))
     return items
@@ -176,6 +182,7 @@ def _lease(tables: Tables, work: Work, owner: str, due_at: int) -> WorkItem:
         digest=callback.digest,
         body=callback.body or b"",
         unended=unended,
+        origin=callback.origin,
     )
 
 
@@ -256,6 +263,7 @@ def replay(tables: Tables, selection: Selection, now: int, *, reason: str, limit
             due_at=now,
             finished_at=None,
             replays=(*work.replays, before),
+            merged_with=None,
         )
     return len(chosen)
 

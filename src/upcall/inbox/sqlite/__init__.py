@@ -18,6 +18,7 @@ from upcall.inbox.sqlite.forgetting import Forgetting
 from upcall.inbox.sqlite.leases import Leases
 from upcall.inbox.sqlite.projection import Projection
 from upcall.inbox.sqlite.records import Records
+from upcall.inbox.sqlite.reported import Reports
 from upcall.inbox.sqlite.retention import Pruning
 from upcall.inbox.sqlite.selection import storable
 from upcall.inbox.sqlite.tokens import Tokens
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from upcall.inbox.base import Transaction
-    from upcall.inbox.journal import JournalEntry, ListedDelivery, Note, Uptime
+    from upcall.inbox.journal import JournalEntry, ListedDelivery, Note, Reported, Uptime
     from upcall.inbox.values import (
         Arrival,
         CallbackRecord,
@@ -88,6 +89,7 @@ class SqliteInbox:
         self._forgetting = Forgetting(self._connection)
         self._tokens = Tokens(self._connection)
         self._records = Records(self._connection)
+        self._reports = Reports(self._connection, self._projection, path)
         self._deliveries = Deliveries(self._connection)
 
     # receiving
@@ -338,6 +340,14 @@ class SqliteInbox:
         """Remove a note, where there is one."""
         with store_errors(self.path):
             self._records.drop_note(topic, key)
+
+    def append_reported(self, reported: Sequence[Reported], now: int, *, dry_run: bool = False) -> list[int | None]:
+        """Keep what the provider reports where it is news, as callbacks of origin ``reconciled``.
+
+        Some hundred at a time are on disk together; where it fails between, it can be called again with all of them.
+        """
+        with store_errors(self.path):
+            return self._reports.would_append(reported, now) if dry_run else self._reports.append(reported, now)
 
     def repeat_intervals(self, *, since: int = 0, limit: int = 10_000) -> list[int]:
         """Return how long after the delivery before it each further delivery of a callback came, in microseconds."""

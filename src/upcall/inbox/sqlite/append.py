@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["SqliteAppender"]
+__all__ = ["SqliteAppender", "commit_to_disk", "resolve_doubt"]
 
 _ANSWER: Final = 200
 _UNMARK_SECONDS: Final = 0.2
@@ -55,8 +55,7 @@ class SqliteAppender:
         self._connection = connect(path, busy_seconds=0)
         try:
             with store_errors(path):
-                if path in _doubtful:
-                    self._resolve_doubt()
+                resolve_doubt(self._connection, path)
                 self._cursor = self._connection.cursor()
                 self._digests = Digests(self._connection)
             self._files = self._identities()
@@ -105,7 +104,7 @@ class SqliteAppender:
         with store_errors(self._path):
             try:
                 self._digests.file()
-                self._commit()
+                commit_to_disk(self._connection, self._path)
             except BaseException:
                 self.rollback()
                 raise
@@ -129,7 +128,7 @@ class SqliteAppender:
                 raise StoreError(f"store {self._path} is locked by another process.", hint="Try again.")
             try:
                 self._cursor.execute("DELETE FROM marks WHERE name = ?", (name,))
-                self._commit()
+                commit_to_disk(self._connection, self._path)
             except BaseException:
                 self.rollback()
                 raise
@@ -146,23 +145,6 @@ class SqliteAppender:
                 raise
             return False
         return True
-
-    def _commit(self) -> None:
-        try:
-            self._connection.commit()
-        except sqlite3.OperationalError as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR:
-                _doubtful.add(self._path)
-            raise
-
-    def _resolve_doubt(self) -> None:
-        """Trust the store again, after a disk that failed in the middle of a commit."""
-        poll(self._connection.cursor(), _REPAIR_SECONDS)
-        try:
-            write_again(self._path)
-        finally:
-            self._connection.rollback()
-        _doubtful.discard(self._path)
 
     def _check_files(self) -> None:
         """Refuse to write to files that were deleted or replaced: what is committed to them is gone when they close."""
@@ -223,6 +205,37 @@ class SqliteAppender:
             ),
         )
         return Receipt(callback_id, is_new=False)
+
+
+def resolve_doubt(connection: sqlite3.Connection, path: Path) -> None:
+    """Trust a store again, after a disk that failed in the middle of a commit.
+
+    Args:
+        connection: One of the store's.
+        path: Its file.
+
+    Raises:
+        StoreError: The disk fails still.
+        sqlite3.OperationalError: Another process is writing.
+    """
+    if path not in _doubtful:
+        return
+    poll(connection.cursor(), _REPAIR_SECONDS)
+    try:
+        write_again(path)
+    finally:
+        connection.rollback()
+    _doubtful.discard(path)
+
+
+def commit_to_disk(connection: sqlite3.Connection, path: Path) -> None:
+    """Commit, and remember a disk that failed."""
+    try:
+        connection.commit()
+    except sqlite3.OperationalError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR:
+            _doubtful.add(path)
+        raise
 
 
 def _identity(path: str) -> tuple[int, int] | None:

@@ -51,7 +51,7 @@ class Decisions:
             )
             return self._connection.execute(
                 "UPDATE work AS w SET state = 'pending', attempts = 0, due_at = ?, owner = NULL, finished_at = NULL,"
-                f" replays = replays + 1 WHERE {which}",
+                f" replays = replays + 1, merged_with = NULL WHERE {which}",
                 (now,),
             ).rowcount
 

@@ -31,7 +31,7 @@ HEAD_BYTES: Final = 8
 """How many bytes of a digest the table holds. Two that begin alike are told apart by the callbacks themselves."""
 
 _COPY: Final = f"""
-    c.digest = {{row}}digest AND (c.trust = 'quarantined') = ({{row}}trust = 'quarantined')
+    c.digest = {{row}}digest AND c.origin = {{row}}origin AND (c.trust = 'quarantined') = ({{row}}trust = 'quarantined')
     AND abs(c.received_at - {{row}}received_at) <= {REDELIVERY_WINDOW_MICROS}
 """
 _FILED: Final = f"""
@@ -40,7 +40,7 @@ _FILED: Final = f"""
 """
 _STEPS: Final = ("", "- 1", "+ 1")
 # The window is decided while nobody else can write. A callback in quarantine and one that is not are never copies of
-# each other, so nobody's early copy can take an honest one's place.
+# each other, so nobody's early copy can take an honest one's place; nor are two that came in other ways.
 _EXISTS: Final = " OR ".join(f"EXISTS (SELECT 1 {_FILED.format(row='NEW.', step=step)})" for step in _STEPS)
 _LEAVE_OUT_COPIES: Final = f"""
     CREATE TEMP TRIGGER leave_out_copies BEFORE INSERT ON main.callbacks WHEN {_EXISTS}
@@ -128,6 +128,7 @@ class Digests:
                 "recent": json.dumps(self._bin(digest).get(digest, ())),
                 "bucket": arrival.received_at // REDELIVERY_WINDOW_MICROS,
                 "digest": digest,
+                "origin": arrival.origin,
                 "trust": arrival.trust.value,
                 "received_at": arrival.received_at,
             },

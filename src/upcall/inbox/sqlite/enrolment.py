@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from upcall.inbox.events import stored_event
 from upcall.inbox.sqlite.clock import note_time
 from upcall.inbox.sqlite.connection import read_batch, transaction
+from upcall.inbox.sqlite.merging import LateCallbacks, Place
 from upcall.inbox.values import Lessee, WorkItem
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from upcall.inbox.values import Subscription
     from upcall.thingspace import CallbackEvent
@@ -33,19 +34,25 @@ _REMEMBER: Final = tuple(
     for place, column in (("forgotten", "cursor"), ("forgotten_released", "released"))
 )
 _CAME: Final = """
-    SELECT id, 0, received_at, account, lower(hex(digest)),
+    SELECT id, 0, received_at, account, lower(hex(digest)), origin,
         CASE WHEN trust <> 'quarantined' AND released_at IS NULL THEN body END
     FROM callbacks WHERE id > ? ORDER BY id LIMIT ?
 """
 # A callback that was released is taken at its release, whoever has passed it before.
 _RELEASED: Final = """
-    SELECT c.id, r.seq, c.received_at, c.account, lower(hex(c.digest)), c.body
+    SELECT c.id, r.seq, c.received_at, c.account, lower(hex(c.digest)), c.origin, c.body
     FROM releases r CROSS JOIN callbacks c ON c.id = r.callback_id WHERE r.seq > ? ORDER BY r.seq LIMIT ?
 """
 _INSERT: Final = """
     INSERT OR IGNORE INTO work (callback_id, subscriber, device_id, order_key, state, attempts, due_at, owner) VALUES
 """
 _VALUES: Final = "(?, ?, ?, ?, ?, ?, ?, ?)"
+# Nobody is called for it.
+_INSERT_MERGED: Final = """
+    INSERT OR IGNORE INTO work
+        (callback_id, subscriber, device_id, order_key, state, attempts, due_at, finished_at, merged_with)
+    VALUES (?, ?, ?, ?, 'done', 0, 0, ?, ?)
+"""
 _ROWS_A_STATEMENT: Final = 64
 """One statement of many rows costs half of what as many statements do."""
 # Work that was there before stays as it was, and is not the owner's: what was made has greater numbers.
@@ -55,8 +62,8 @@ _MADE_LEASED: Final = """
 
 _MICROS: Final = 1_000_000
 
-Row = tuple[int, int, int, "str | None", str, "bytes | None"]
-"""A callback to look at: number, its release's or 0, receipt, account, digest, body where there is one to see."""
+Row = tuple[int, int, int, "str | None", str, str, "bytes | None"]
+"""A callback to look at: number, its release's or 0, receipt, account, digest, origin, body where one may see it."""
 Position = tuple[int, int]
 """How far a subscriber has looked: the last callback's number, and the last release's."""
 
@@ -68,6 +75,11 @@ class Wish(NamedTuple):
     name: str
     device_id: str
     order_key: str | None
+
+    @property
+    def place(self) -> Place:
+        """Return which piece of work it is."""
+        return self.row[0], self.name, self.device_id
 
 
 def marks(values: Sequence[object]) -> str:
@@ -135,9 +147,15 @@ class Enrolment:
         if not rows:
             return 0, []
         # Asked before the write transaction begins: a listener beside us waits for writes only.
-        wishes = list(_wishes(subscriptions, positions, rows))
+        late = LateCallbacks(self._connection)
+        wishes = list(_wishes(subscriptions, positions, rows, late))
         with transaction(self._connection):
-            items = self._write(self._still_wanted(wishes, positions), now, lessee)
+            wanted = self._still_wanted(wishes, positions)
+            merged = late.claim([wish.place for wish in wanted]) if late.is_any else {}
+            if merged:
+                self._write_merged([wish for wish in wanted if wish.place in merged], merged, now)
+                wanted = [wish for wish in wanted if wish.place not in merged]
+            items = self._write(wanted, now, lessee)
             self._advance(positions, rows)
         return len({row[0] for row in rows}), items
 
@@ -183,9 +201,17 @@ class Enrolment:
             return []
         rows = {wish.row[0]: wish.row for wish in wishes}
         return [
-            WorkItem(work_id, name, device_id, 1, number, *rows[number][2:5], rows[number][5] or b"")
+            WorkItem(
+                work_id, name, device_id, 1, number, *rows[number][2:5], rows[number][6] or b"", origin=rows[number][5]
+            )
             for work_id, name, device_id, number in self._connection.execute(_MADE_LEASED, (last,))
         ]
+
+    def _write_merged(self, wishes: Sequence[Wish], merged: Mapping[Place, int], now: int) -> None:
+        """Record work that is done already: with which callback it merged."""
+        self._connection.executemany(
+            _INSERT_MERGED, [(*wish.place, wish.order_key, now, merged[wish.place]) for wish in wishes]
+        )
 
     def _advance(self, positions: dict[str, Position], rows: Sequence[Row]) -> None:
         came = max((row[0] for row in rows if not row[1]), default=0)
@@ -198,14 +224,16 @@ class Enrolment:
 
 
 def _wishes(
-    subscriptions: Sequence[Subscription], positions: dict[str, Position], rows: Sequence[Row]
+    subscriptions: Sequence[Subscription], positions: dict[str, Position], rows: Sequence[Row], late: LateCallbacks
 ) -> Iterator[Wish]:
     askers = [(each, positions[each.name]) for each in subscriptions if each.name in positions]
     for row in rows:
-        callback_id, _, received_at, account, digest, body = row
+        callback_id, release, received_at, account, digest, origin, body = row
         if body is None:
             continue
-        event = stored_event(callback_id, received_at, account, digest, body)
+        event = stored_event(callback_id, received_at, account, digest, body, origin)
+        if late.is_any:
+            late.hear(event, was_released=release > 0)
         for subscription, position in askers:
             if _is_ahead(row, position):
                 order_key = _order_key(event) if subscription.ordered else None

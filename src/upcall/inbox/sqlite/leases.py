@@ -53,7 +53,7 @@ _CLAIM: Final = """
     RETURNING id, subscriber, device_id, attempts, callback_id
 """
 _BODIES: Final = """
-    SELECT id, received_at, account, lower(hex(digest)), coalesce(body, x'') FROM callbacks WHERE id IN ({ids})
+    SELECT id, received_at, account, lower(hex(digest)), coalesce(body, x''), origin FROM callbacks WHERE id IN ({ids})
 """
 _SETTLE: Final = """
     UPDATE work SET state = ?, due_at = ?, error = ?, owner = NULL, finished_at = ?
@@ -118,9 +118,14 @@ class Leases:
         """Read the bodies of claimed work, each once for all of its devices."""
         numbers = sorted({row[-1] for row in claimed})
         rows = self._connection.execute(_BODIES.format(ids=marks(numbers)), numbers)
-        callbacks: dict[int, tuple[int, str | None, str, bytes]] = {number: tuple(facts) for number, *facts in rows}
+        callbacks: dict[int, tuple[int, str | None, str, bytes]] = {}
+        origins: dict[int, str] = {}
+        for number, *facts, origins[number] in rows:
+            callbacks[number] = tuple(facts)
         return [
-            WorkItem(work_id, name, device_id, attempts, number, *callbacks[number], unended=work_id in unended)
+            WorkItem(
+                work_id, name, device_id, attempts, number, *callbacks[number], work_id in unended, origins[number]
+            )
             for work_id, name, device_id, attempts, number in claimed
         ]
 
@@ -225,13 +230,15 @@ class Leases:
     def of(self, callback_id: int) -> list[WorkRecord]:
         """Return what subscribers did with a callback."""
         rows = self._connection.execute(
-            "SELECT id, replays, subscriber, device_id, state, attempts, due_at, finished_at, error FROM work"
-            " WHERE callback_id = ? ORDER BY subscriber, device_id",
+            "SELECT id, replays, subscriber, device_id, state, attempts, due_at, finished_at, error, merged_with"
+            " FROM work WHERE callback_id = ? ORDER BY subscriber, device_id",
             (callback_id,),
         ).fetchall()
         return [
-            WorkRecord(name, device_id, state, attempts, due, finished, error, self._replays(work_id) if count else ())
-            for work_id, count, name, device_id, state, attempts, due, finished, error in rows
+            WorkRecord(
+                name, device, state, attempts, due, finished, error, self._replays(work_id) if count else (), merged
+            )
+            for work_id, count, name, device, state, attempts, due, finished, error, merged in rows
         ]
 
     def _replays(self, work_id: int) -> tuple[ReplayRecord, ...]:

@@ -5,23 +5,25 @@ from __future__ import annotations
 from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
+from upcall.inbox.events import projected_event
 from upcall.inbox.readmodel import CampaignView, duplicate_guess, fold_campaign, fold_device, fold_drift
 from upcall.inbox.sqlite.connection import read_batch, snapshot, transaction
-from upcall.inbox.values import REDELIVERY_WINDOW_MICROS, DeviceRecord, DriftRecord
-from upcall.thingspace import CallbackEvent, parse_callback
+from upcall.inbox.values import REDELIVERY_WINDOW_MICROS, DeviceRecord, DriftRecord, Origin
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
+    from upcall.thingspace import CallbackEvent
+
 __all__ = ["Projection"]
 
 _CAME: Final = """
-    SELECT id, 0, received_at, trust <> 'quarantined' AND released_at IS NULL, digest, account, body
+    SELECT id, 0, received_at, trust <> 'quarantined' AND released_at IS NULL, digest, account, origin, body
     FROM callbacks WHERE id > ? AND id <= ? ORDER BY id LIMIT ?
 """
 _RELEASED: Final = """
-    SELECT c.id, r.seq, c.received_at, 1, c.digest, c.account, c.body
+    SELECT c.id, r.seq, c.received_at, 1, c.digest, c.account, c.origin, c.body
     FROM releases r CROSS JOIN callbacks c ON c.id = r.callback_id
     WHERE r.seq > ? ORDER BY r.seq LIMIT ?
 """
@@ -31,6 +33,7 @@ _EVENT: Final = """
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _LAST: Final = (1 << 63) - 1
+_STEP: Final = 1000
 _POSITION: Final = """
     INSERT INTO cursors (name, position) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET position = ?2
 """
@@ -38,8 +41,8 @@ _CAMPAIGN_COLUMNS: Final = tuple(CampaignView.__struct_fields__)
 _DEVICE_COLUMNS: Final = tuple(DeviceRecord.__struct_fields__)
 _DRIFT_COLUMNS: Final = tuple(DriftRecord.__struct_fields__)
 
-Row = tuple[int, int, int, int, bytes, "str | None", "bytes | None"]
-"""A callback to fold: number, release or 0, receipt, whether to fold it, digest, the token's account, body."""
+Row = tuple[int, int, int, int, bytes, "str | None", str, "bytes | None"]
+"""A callback to fold: number, release or 0, receipt, whether to fold it, digest, the token's account, origin, body."""
 
 
 class Projection:
@@ -73,12 +76,33 @@ class Projection:
         parsed = [(row, _event(row)) for row in rows]
         with transaction(self._connection):
             if self._positions() == positions:
-                batch = _Batch(self._connection)
-                for row, event in parsed:
-                    batch.take(row, event)
-                batch.write()
-                self._move(rows)
+                self._fold(parsed)
         return len(rows)
+
+    def catch_up(self) -> None:
+        """Take in all that came up to now, as fast as it is read; what comes meanwhile is left."""
+        _, newest = self.position()
+        while self.advance(_STEP, newest):
+            pass
+
+    def finish(self, limit: int) -> bool:
+        """Take in the rest in the open transaction; tell whether that was all, since it was no more than so many."""
+        rows = self._unread(self._positions(), limit + 1, _LAST)
+        if len(rows) > limit:
+            return False
+        if rows:
+            self._fold([(row, _event(row)) for row in rows])
+        return self._is_current()
+
+    def _is_current(self) -> bool:
+        return not self._unread(self._positions(), 1, _LAST)
+
+    def _fold(self, parsed: Sequence[tuple[Row, CallbackEvent]]) -> None:
+        batch = _Batch(self._connection)
+        for row, event in parsed:
+            batch.take(row, event)
+        batch.write()
+        self._move([row for row, _ in parsed])
 
     def _positions(self) -> tuple[int, int]:
         """Return up to which callback, and up to which release, the read model goes."""
@@ -105,9 +129,8 @@ class Projection:
 
 
 def _event(row: Row) -> CallbackEvent:
-    *_, digest, _, body = row
-    # A callback whose body was dropped is told by the digest that outlives it.
-    return parse_callback(body) if body is not None else CallbackEvent(key=digest.hex()[:32])
+    *_, digest, _, origin, body = row
+    return projected_event(body, digest.hex(), origin)
 
 
 class _Batch:
@@ -121,10 +144,10 @@ class _Batch:
         self._spans: dict[int, tuple[int, int]] = {}
 
     def take(self, row: Row, event: CallbackEvent) -> None:
-        callback_id, release, received_at, is_seen, _, account, body = row
+        callback_id, release, received_at, is_seen, _, account, origin, body = row
         if not release:
             self._note(callback_id, received_at, event, account=event.account or account, body_gone=body is None)
-        if is_seen:
+        if is_seen and origin != Origin.GUARD:
             self._fold(received_at, event.account or account or "", event)
 
     def _note(
