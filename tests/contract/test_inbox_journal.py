@@ -9,10 +9,12 @@ from upcall.inbox import (
     JournalEntry,
     ListedDelivery,
     Note,
+    Reported,
     Retention,
     TokenRecord,
     Uptime,
 )
+from upcall.testing import callback
 
 ACCOUNT = "0000000001-00001"
 OTHER = "0000000002-00001"
@@ -292,4 +294,53 @@ class TestUpkeep:
         inbox.record(entry(make.now))
         inbox.put_note(Note(topic="guard", key="a", at=1))
         assert inbox.ledger() == before
+        assert inbox.check() == []
+
+
+class TestReported:
+    IMEI = "356938035643809"
+
+    @pytest.fixture
+    def told(self, make):
+        """Return a report of a device and one of another, for a day of the test."""
+
+        def told(day=0):
+            at = make.now + day * make.day
+            return [
+                Reported(
+                    account=ACCOUNT,
+                    campaign_id="c1",
+                    device_id=device_id,
+                    status="UpgradeSuccess",
+                    body=callback(account=ACCOUNT, campaign_id="c1", devices={device_id: "UpgradeSuccess"}),
+                )
+                for device_id in (self.IMEI, "356938035643817")
+            ], at
+
+        return told
+
+    def test_a_device_that_was_forgotten_was_not_reported_either(self, inbox, told):
+        """Once a device is forgotten nothing tells that it was ever reported: the next report is news, and only its."""
+        assert None not in inbox.append_reported(*told())
+        assert inbox.append_reported(*told(1)) == [None, None]
+        step = inbox.forget(self.IMEI, told()[1])
+        while step.next_id is not None:
+            step = inbox.forget(self.IMEI, told()[1], after=step.next_id)
+        again, other = inbox.append_reported(*told(2))
+        assert (again is not None, other) == (True, None)
+        assert inbox.check() == []
+
+    def test_what_is_past_its_time_was_not_reported(self, inbox, told, make):
+        """What was reported goes with its callback and its campaign: much later the same is news again."""
+        first = inbox.append_reported(*told())
+        make.read_up(inbox)
+        make.enrolled(inbox)
+        make.settle(inbox, make.take(inbox))
+        retention = Retention(body_seconds=86_400.0, record_seconds=86_400.0)
+        while inbox.prune(retention, make.now + 9 * make.day).more:
+            pass
+        assert inbox.ledger().stored == 0
+        again = inbox.append_reported(*told(9))
+        assert None not in again
+        assert not set(first) & set(again)
         assert inbox.check() == []
