@@ -107,4 +107,4 @@ def test_the_snippets_of_testing_pass(tmp_path):
         check=False,
         cwd=tmp_path,
     )
-    assert ended.stdout.splitlines()[-1].startswith("3 passed"), ended.stdout + ended.stderr
+    assert ended.stdout.splitlines()[-1].startswith("4 passed"), ended.stdout + ended.stderr

@@ -94,16 +94,12 @@ class Book:
         """
         from upcall.client.many import run_many
 
-        work = [(account, partial(call, self._client(account), account)) for account in accounts]
+        work = [(account, partial(call, self.client_of(account), account)) for account in accounts]
         with _progress(what, len(work)) as on_result:
             return run_many(work, max_concurrency=self._max_concurrency, on_result=on_result)
 
-    def close(self) -> None:
-        """Close the clients."""
-        for client in self._clients.values():
-            client.close()
-
-    def _client(self, account: str) -> ThingSpaceClient:
+    def client_of(self, account: str) -> ThingSpaceClient:
+        """Return who calls for an account; it is closed with the book."""
         import upcall.client
 
         known = self._known.get(account)
@@ -115,6 +111,11 @@ class Book:
                 config=self._settings.path,
             )
         return self._clients[name]
+
+    def close(self) -> None:
+        """Close the clients."""
+        for client in self._clients.values():
+            client.close()
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from upcall.cli import (
     plan,
     prove,
     quarantine,
+    reconcile,
     rotate,
     sandbox,
     simulate,
@@ -82,6 +83,9 @@ app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(store.app, name="store")
 app.command("rotate")(rotate.rotate)
 app.command("outages")(outages.outages)
+app.command("reconcile", epilog="Such as: upcall reconcile --since 2h --account 0000123456-00001 --dry-run")(
+    reconcile.reconcile
+)
 app.command("prove")(prove.prove)
 
 

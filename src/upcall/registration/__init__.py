@@ -16,16 +16,32 @@ from upcall.registration.outages import (
 )
 from upcall.registration.planning import Standing, Step, decision, plan, step_of
 from upcall.registration.reading import Desired, read_desired
+from upcall.registration.reconcile import (
+    SILENT_AFTER_SECONDS,
+    Contradiction,
+    MissingReport,
+    Reconciled,
+    ReconcileProgress,
+    SilentDevice,
+    default_since,
+    reconcile_accounts,
+)
 
 __all__ = [
     "ALIVE_MICROS",
+    "SILENT_AFTER_SECONDS",
     "Applied",
     "Audit",
+    "Contradiction",
     "Desired",
     "History",
+    "MissingReport",
     "Ours",
     "Outage",
+    "ReconcileProgress",
+    "Reconciled",
     "Repeats",
+    "SilentDevice",
     "Span",
     "Standing",
     "Step",
@@ -33,6 +49,7 @@ __all__ = [
     "away_spans",
     "carry_out",
     "decision",
+    "default_since",
     "drive",
     "drive_async",
     "elsewhere_spans",
@@ -41,6 +58,7 @@ __all__ = [
     "in_order",
     "plan",
     "read_desired",
+    "reconcile_accounts",
     "registration_lock",
     "repeats",
     "select_targets",

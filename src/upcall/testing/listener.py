@@ -18,6 +18,7 @@ from upcall.errors import DeliveryError
 from upcall.inbox import Ledger as InboxLedger
 from upcall.inbox import open_inbox
 from upcall.listener import Gate, ListenerApp, Reception, parse_tokens
+from upcall.registration import reconcile_accounts
 from upcall.testing.loop import LoopThread
 from upcall.thingspace import check_account
 
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from upcall.app import Upcall
+    from upcall.client import ThingSpaceClient
     from upcall.inbox import CallbackRecord, DeadRecord
+    from upcall.registration import Reconciled
 
 __all__ = ["PATH", "Delivery", "Ledger", "ListenerHarness"]
 
@@ -148,6 +151,37 @@ class ListenerHarness:
         finally:
             self._is_draining = False
 
+    def reconcile(self, client: ThingSpaceClient, *accounts: str, dry_run: bool = False) -> list[Reconciled]:
+        """Read the provider's reports into this listener's store, as ``upcall reconcile`` does; nothing is waited for.
+
+        The handlers run when `drain` is called, or when the sandbox's clock is moved next.
+
+        Args:
+            client: Who reads them, such as ``thingspace_sandbox.client()``.
+            accounts: Whose; by default the one that the listener's token belongs to.
+            dry_run: Keep nothing, and count what would be kept.
+
+        Returns:
+            A result an account.
+
+        Raises:
+            ValueError: No account is given, and the listener is for all.
+        """
+        named = accounts or ((self.account,) if self.account else ())
+        if not named:
+            raise ValueError("name the accounts: this listener is for all of them")
+        with open_inbox(self._inbox.url, relaxed=True) as inbox:
+            results = reconcile_accounts(
+                named,
+                inbox=inbox,
+                client_of=lambda _: client,
+                dry_run=dry_run,
+                now=self._now,
+                sleep=lambda _: None,
+            )
+        self._has_news = True
+        return results
+
     def callbacks(self) -> list[CallbackRecord]:
         """Return what is stored, in the order of receipt."""
         return self._loop.run(self._look(self._inbox.callbacks))
@@ -249,15 +283,15 @@ class ListenerHarness:
 
     async def _drain_due(self) -> bool:
         """Run what is due; then move the clock to the next retry and say whether there is one."""
-
-        def now() -> int:
-            return time.time_ns() // 1000 + self._ahead_micros
-
-        await Worker(self._inbox, self._app.handlers, now=now).drain()
+        await Worker(self._inbox, self._app.handlers, now=self._now).drain()
         due = self._inbox.next_due([handler.name for handler in self._app.handlers])
         if due is not None:
-            self._ahead_micros += max(0, due - now()) + 1
+            self._ahead_micros += max(0, due - self._now()) + 1
         return due is not None
+
+    def _now(self) -> int:
+        """Return what time it is for the handlers, UTC microseconds."""
+        return time.time_ns() // 1000 + self._ahead_micros
 
     async def _look(self, question: Callable[[], Result]) -> Result:
         while self._inbox.project():

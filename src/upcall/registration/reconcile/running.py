@@ -208,6 +208,7 @@ class AccountRun:
             if self._position.last_seen_device_id == _BEGINNING or error.status_code not in _OF_ONE_CAMPAIGN:
                 raise
         # The device that the interrupted run had read last is in the campaign no more.
+        self._trail.read_again(self._position)
         self._move(last_seen_device_id=_BEGINNING, pages=0)
         return self._reader.devices(campaign_id, _BEGINNING)
 

@@ -61,18 +61,13 @@ class Trail:
         found = found if before is None else merged(before, found)
         if found == before:
             return
-        self._found[place] = found
-        if self._is_kept:
-            campaign_id, page = place
-            document = {
-                "account": self._account,
-                "begun_at": position.begun_at,
-                "campaign_id": campaign_id,
-                "page": page,
-                "found": msgspec.to_builtins(found),
-            }
-            key = f"{self._account} {campaign_id} {page:06d}"
-            self._inbox.put_note(Note(topic=FINDINGS, key=key, at=position.begun_at, document=document))
+        self._keep(place, position.begun_at, found)
+
+    def read_again(self, position: Position) -> None:
+        """Forget which devices a campaign's pages held: they are read from the beginning."""
+        for place, found in list(self._found.items()):
+            if place[0] == position.campaign_id:
+                self._keep(place, position.begun_at, msgspec.structs.replace(found, devices=0, met=()))
 
     def move(self, position: Position, now: int) -> None:
         """Keep where the run is."""
@@ -90,6 +85,20 @@ class Trail:
             self._inbox.drop_note(POSITIONS, self._account)
             for note in self._findings():
                 self._inbox.drop_note(FINDINGS, note.key)
+
+    def _keep(self, place: tuple[str, int], begun_at: int, found: Found) -> None:
+        self._found[place] = found
+        if self._is_kept:
+            campaign_id, page = place
+            document = {
+                "account": self._account,
+                "begun_at": begun_at,
+                "campaign_id": campaign_id,
+                "page": page,
+                "found": msgspec.to_builtins(found),
+            }
+            key = f"{self._account} {campaign_id} {page:06d}"
+            self._inbox.put_note(Note(topic=FINDINGS, key=key, at=begun_at, document=document))
 
     def _position(self) -> Position | None:
         notes = [note for note in self._inbox.notes(POSITIONS) if note.key == self._account]
