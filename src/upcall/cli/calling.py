@@ -26,6 +26,7 @@ __all__ = [
     "HttpOption",
     "error_document",
     "open_book",
+    "progress",
     "settings_of",
     "usage_errors",
 ]
@@ -95,15 +96,16 @@ class Book:
         from upcall.client.many import run_many
 
         work = [(account, partial(call, self.client_of(account), account)) for account in accounts]
-        with _progress(what, len(work)) as on_result:
-            return run_many(work, max_concurrency=self._max_concurrency, on_result=on_result)
+        with progress(what, len(work)) as on_result:
+            return run_many(
+                work, max_concurrency=self._max_concurrency, on_result=on_result, caller_of=self._credentials_of
+            )
 
     def client_of(self, account: str) -> ThingSpaceClient:
         """Return who calls for an account; it is closed with the book."""
         import upcall.client
 
-        known = self._known.get(account)
-        name = known.credentials if known is not None else None
+        name = self._credentials_of(account)
         if name not in self._clients:
             self._clients[name] = upcall.client.ThingSpaceClient(
                 credentials=self._settings.credentials_named(name),
@@ -116,6 +118,10 @@ class Book:
         """Close the clients."""
         for client in self._clients.values():
             client.close()
+
+    def _credentials_of(self, account: str) -> str | None:
+        known = self._known.get(account)
+        return known.credentials if known is not None else None
 
 
 @contextlib.contextmanager
@@ -154,14 +160,19 @@ def open_book(
         book.close()
 
 
-def settings_of(config: str | None) -> Settings:
-    """Read the settings: of the file that is named, else of the one that lies here."""
+def settings_of(config: str | None, *, lenient: bool = False) -> Settings:
+    """Read the settings: of the file that is named, else of the one that lies here.
+
+    Args:
+        config: The file, None to look for it.
+        lenient: Take what can be used, and tell the rest in `Settings.problems`.
+    """
     from upcall.settings import config_path, read_settings
 
     found = Path(_FOUND)
     if config is None and config_path() is None and found.exists():
         config = str(found)
-    return read_settings(config=config)
+    return read_settings(config=config, lenient=lenient)
 
 
 def error_document(error: Any) -> dict[str, Any]:
@@ -185,7 +196,7 @@ def usage_errors() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[Any], None] | None]:
+def progress(what: str, total: int) -> Iterator[Callable[[Any], None] | None]:
     """Show a bar on a terminal, where there is more than one thing to wait for."""
     console = error_console()
     if not console.is_terminal or total <= 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
@@ -15,7 +15,7 @@ from upcall.errors import CredentialsError, ThingSpaceError
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-__all__ = ["AccountResult", "OnResult", "account_work", "body_work", "run_many", "run_many_async"]
+__all__ = ["AccountResult", "CallerOf", "OnResult", "account_work", "body_work", "run_many", "run_many_async"]
 
 T = TypeVar("T")
 
@@ -39,6 +39,13 @@ class AccountResult(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
 OnResult: TypeAlias = Callable[[AccountResult[Any]], object]
 """What is called with each result as it comes, in any order, one call at a time: for a progress bar."""
+
+CallerOf: TypeAlias = Callable[[str], Hashable]
+"""What returns who calls for an account."""
+
+
+def _one_caller(_: str) -> None:
+    """Say that the same one calls for every account."""
 
 
 def account_work(
@@ -72,7 +79,11 @@ def body_work(
 
 
 def run_many(
-    work: Iterable[tuple[str, Callable[[], T]]], *, max_concurrency: int, on_result: OnResult | None
+    work: Iterable[tuple[str, Callable[[], T]]],
+    *,
+    max_concurrency: int,
+    on_result: OnResult | None,
+    caller_of: CallerOf = _one_caller,
 ) -> list[AccountResult[T]]:
     """Run work in threads.
 
@@ -80,6 +91,8 @@ def run_many(
         work: Each account with what is to be done for it.
         max_concurrency: How many at once, 1 or more.
         on_result: Told of each result as it comes, in the calling thread.
+        caller_of: Returns who calls for an account, where several do: one that is refused is refused for its own
+            accounts only.
 
     Raises:
         ValueError: `max_concurrency` is less than 1.
@@ -87,7 +100,7 @@ def run_many(
     """
     from concurrent.futures import ThreadPoolExecutor, as_completed  # noqa: PLC0415 - here only
 
-    jobs, attempts = list(work), _Attempts()
+    jobs, attempts = list(work), _Attempts(caller_of)
     _check(max_concurrency)
     with ThreadPoolExecutor(min(max_concurrency, len(jobs) or 1), thread_name_prefix="upcall-many") as threads:
         try:
@@ -107,11 +120,12 @@ async def run_many_async(
     *,
     max_concurrency: int,
     on_result: OnResult | None,
+    caller_of: CallerOf = _one_caller,
 ) -> list[AccountResult[T]]:
     """Run work in tasks; see `run_many`."""
     import asyncio  # noqa: PLC0415 - takes long to load
 
-    jobs, attempts = list(work), _Attempts()
+    jobs, attempts = list(work), _Attempts(caller_of)
     _check(max_concurrency)
     results: list[AccountResult[T] | None] = [None] * len(jobs)
     waiting = iter(enumerate(jobs))
@@ -134,20 +148,21 @@ async def run_many_async(
 class _Attempts:
     """Do the work of each account, until the provider refuses who we are: then it would refuse us for each."""
 
-    def __init__(self) -> None:
-        self._refusal: CredentialsError | None = None
+    def __init__(self, caller_of: CallerOf) -> None:
+        self._caller_of = caller_of
+        self._refusals: dict[Hashable, CredentialsError] = {}
 
     def run(self, account: str, job: Callable[[], T]) -> AccountResult[T]:
-        if self._refusal is not None:
-            return AccountResult(account=account, error=copy.copy(self._refusal))
+        if (refusal := self._refusals.get(self._caller_of(account))) is not None:
+            return AccountResult(account=account, error=copy.copy(refusal))
         try:
             return AccountResult(account=account, result=job())
         except _ACCOUNT_ERRORS as error:
             return self._failed(account, error)
 
     async def run_async(self, account: str, job: Callable[[], Coroutine[Any, Any, T]]) -> AccountResult[T]:
-        if self._refusal is not None:
-            return AccountResult(account=account, error=copy.copy(self._refusal))
+        if (refusal := self._refusals.get(self._caller_of(account))) is not None:
+            return AccountResult(account=account, error=copy.copy(refusal))
         try:
             return AccountResult(account=account, result=await job())
         except _ACCOUNT_ERRORS as error:
@@ -155,7 +170,7 @@ class _Attempts:
 
     def _failed(self, account: str, error: ThingSpaceError | ValueError | TypeError) -> AccountResult[Any]:
         if isinstance(error, CredentialsError) and error.operation in {"request_token", "login"}:
-            self._refusal = error
+            self._refusals[self._caller_of(account)] = error
         return AccountResult(account=account, error=error)
 
 

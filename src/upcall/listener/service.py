@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from upcall.listener.answers import FAILED, Answer, answer
 from upcall.listener.probe import nonce_of, prove
@@ -14,13 +14,12 @@ from upcall.listener.probe import nonce_of, prove
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from upcall.listener.admin import Admin
     from upcall.listener.gate import Token
     from upcall.listener.reception import Reception
     from upcall.listener.request import Request
     from upcall.listener.sources import Peer, Source, Sources
 
-__all__ = ["AdminService", "Admitted", "CallbackService"]
+__all__ = ["AdminService", "Admitted", "CallbackService", "Pages"]
 
 _ALIVE: Final = answer(200, b"")
 _NOT_FOUND: Final = answer(404, b'{"error":"not found"}')
@@ -123,6 +122,14 @@ class CallbackService:
             )
 
 
+class Pages(Protocol):
+    """Make the pages of an admin port."""
+
+    async def respond(self, method: str, path: str) -> tuple[int, str, bytes]:
+        """Return the status, the content type and the body of one answer."""
+        ...
+
+
 class AdminService:
     """Answer on the admin port.
 
@@ -130,7 +137,7 @@ class AdminService:
         admin: Makes the pages.
     """
 
-    def __init__(self, admin: Admin) -> None:
+    def __init__(self, admin: Pages) -> None:
         self._admin = admin
         self._tasks: set[asyncio.Task[None]] = set()
         self.max_body_bytes: int = 0

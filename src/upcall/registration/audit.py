@@ -126,6 +126,10 @@ class History:
             if last.get("action") != "deregister"
         }
 
+    def removed(self) -> frozenset[str]:
+        """Return the accounts that we deregistered, and did not register since."""
+        return frozenset(account for account, last in self._last.items() if last.get("action") == "deregister")
+
     def _take(self, entry: JournalEntry) -> None:
         document = entry.document
         if document.get("outcome") not in _STOOD:

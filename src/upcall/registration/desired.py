@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from upcall.listener import Token
     from upcall.settings import Account
 
-__all__ = ["Ours", "Target", "in_order", "select_targets", "targets_of"]
+__all__ = ["PLACE", "Ours", "Target", "in_order", "select_targets", "targets_of"]
+
+PLACE: Final = TOKEN_PLACEHOLDER
+"""Where a template takes the token."""
 
 _WITHOUT_URL: Final = "the settings file gives no url for it"
 _WITHOUT_FITTING: Final = (
@@ -120,9 +123,7 @@ class Ours:
             return False
         if in_order(target, url):
             return True
-        return TOKEN_PLACEHOLDER in target.template and any(
-            _filled(target.template, secret) == url for secret in self._secrets
-        )
+        return PLACE in target.template and any(_filled(target.template, secret) == url for secret in self._secrets)
 
 
 def _accepted(tokens: Sequence[TokenRecord], names: frozenset[str]) -> list[TokenRecord]:
@@ -142,7 +143,7 @@ def _target(account: Account, tokens: Sequence[TokenRecord], *, strict: bool) ->
     target = Target(account=account.name, template=account.url, credentials=account.credentials, labels=account.labels)
     if account.url is None:
         return msgspec.structs.replace(target, problem=_WITHOUT_URL)
-    if TOKEN_PLACEHOLDER not in account.url:
+    if PLACE not in account.url:
         return msgspec.structs.replace(target, url=account.url)
     fitting = _fitting(account.name, tokens, strict=strict)
     if not fitting:
@@ -169,4 +170,4 @@ def _fitting(account: str, tokens: Sequence[TokenRecord], *, strict: bool) -> li
 
 
 def _filled(template: str, secret: str) -> str:
-    return template.replace(TOKEN_PLACEHOLDER, secret)
+    return template.replace(PLACE, secret)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from functools import partial
 
 import httpx2
 import pytest
 
 from upcall import FotaV2ResultException
+from upcall.client.many import run_many, run_many_async
 from upcall.errors import CredentialsError, SettingsError
 from upcall.settings import Credentials
 
@@ -129,6 +131,49 @@ def test_refused_credentials_are_not_tried_for_every_account(client, provider):
     assert all(isinstance(result.error, CredentialsError) for result in results)
     assert len({id(result.error) for result in results}) == len(ACCOUNTS)
     assert provider.token_requests == 1
+
+
+REFUSED = CredentialsError("ThingSpace refused the client id.", operation="request_token")
+
+
+def _sets():
+    """Make work for accounts of two sets of credentials, the first of which is refused."""
+    calls = []
+
+    def call(account):
+        calls.append(account)
+        if account.startswith("east"):
+            raise REFUSED
+        return account
+
+    accounts = [f"{side}-{number}" for number in range(5) for side in ("east", "west")]
+    return accounts, call, calls
+
+
+def _check_sets(results, calls):
+    assert {result.account for result in results if result.error} == {f"east-{number}" for number in range(5)}
+    assert sum(account.startswith("east") for account in calls) == 1
+    assert sum(account.startswith("west") for account in calls) == 5
+
+
+def test_a_set_of_credentials_that_is_refused_is_refused_for_its_own_accounts():
+    """The accounts that another set calls for are called for all the same."""
+    accounts, call, calls = _sets()
+    work = [(account, partial(call, account)) for account in accounts]
+    results = run_many(work, max_concurrency=1, on_result=None, caller_of=lambda account: account[:4])
+    _check_sets(results, calls)
+
+
+async def test_a_set_that_is_refused_is_refused_for_its_own_accounts_in_asyncio():
+    """The async twin does the same."""
+    accounts, call, calls = _sets()
+
+    async def call_later(account):
+        return call(account)
+
+    work = [(account, partial(call_later, account)) for account in accounts]
+    results = await run_many_async(work, max_concurrency=1, on_result=None, caller_of=lambda account: account[:4])
+    _check_sets(results, calls)
 
 
 def test_missing_credentials_are_everybodys_error(make_client):

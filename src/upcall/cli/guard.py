@@ -1,0 +1,209 @@
+"""``upcall guard``: watch that what is registered stays what should be."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from upcall.cli.calling import ConcurrencyOption, ConfigOption  # noqa: TC001 - Typer reads them off the signature
+from upcall.cli.desired import EXIT_NO, EXIT_PROVIDER, open_wanted
+from upcall.cli.moments import words_of_count, words_of_micros
+from upcall.cli.output import JsonOption, StoreOption, emit, line, log, table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from upcall.cli.desired import Wanted
+    from upcall.registration.guard import Seen
+    from upcall.registration.watching import Transition
+
+__all__ = ["guard"]
+
+_WAIT_SECONDS = 10.0
+_ALERT_SECONDS = 30.0
+
+
+def guard(
+    *,
+    once: Annotated[bool, typer.Option("--once", help="Look once, and say how each account stands.")] = False,
+    every: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=1.0,
+            help="How long from one look to the next, a tenth more or less.",
+            show_default="[guard] every_seconds, else 300",
+        ),
+    ] = None,
+    reassert: Annotated[
+        bool | None,
+        typer.Option(
+            "--reassert/--no-reassert",
+            help="Take back a slot that was ours, twice a day at most.",
+            show_default="[guard] reassert, else not",
+        ),
+    ] = None,
+    admin: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Serve /healthz and /metrics there, such as 127.0.0.1:9465."),
+    ] = None,
+    store: StoreOption = None,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+    max_concurrency: ConcurrencyOption = 8,
+) -> int:
+    """Compare what is registered with the settings file, again and again, and tell when it changes.
+
+    Changes go to the log, to subscribers as registration.drift, and to [alerts] url. With --once it exits 1 where it
+    found drift and left it, 4 where an account could not be read.
+    """
+    import asyncio
+
+    from upcall.cli.logs import configure_logging
+
+    configure_logging(logging.WARNING if once else logging.INFO)
+    with open_wanted(config, store, create=True) as wanted:
+        if once:
+            return asyncio.run(_once(wanted, reassert, json=json, max_concurrency=max_concurrency))
+        every_seconds = wanted.settings.guard.every_seconds if every is None else every
+        asyncio.run(_watch(wanted, every_seconds, reassert, admin=admin, json=json, max_concurrency=max_concurrency))
+    return 0
+
+
+async def _once(wanted: Wanted, reassert: bool | None, *, json: bool, max_concurrency: int) -> int:
+    """Make one round, and say how each account stands after it."""
+    from upcall.registration.guarding import open_guard
+
+    assert wanted.inbox is not None
+    async with open_guard(
+        wanted.settings,
+        wanted.inbox,
+        wanted.given,
+        reassert=reassert,
+        wait_seconds=_WAIT_SECONDS,
+        patience_seconds=_ALERT_SECONDS,
+        max_concurrency=max_concurrency,
+    ) as watcher:
+        seen = await watcher.round()
+    _say(seen, json=json)
+    if any(one.watch.error for one in seen):
+        return EXIT_PROVIDER
+    return EXIT_NO if any(one.watch.state != "in_order" for one in seen) else 0
+
+
+async def _watch(
+    wanted: Wanted,
+    every_seconds: float,
+    reassert: bool | None,
+    *,
+    admin: str | None,
+    json: bool,
+    max_concurrency: int,
+) -> None:
+    """Make rounds until a signal comes."""
+    import asyncio
+
+    from upcall.cli.serving_guard import admin_pages
+    from upcall.listener.server import until_stopped
+    from upcall.registration.figures import GuardFigures
+    from upcall.registration.guard import watch
+    from upcall.registration.guarding import open_guard
+
+    assert wanted.inbox is not None
+    figures = GuardFigures()
+    async with (
+        until_stopped() as stop,
+        admin_pages(admin, figures),
+        open_guard(
+            wanted.settings,
+            wanted.inbox,
+            wanted.given,
+            figures=figures,
+            reassert=reassert,
+            max_concurrency=max_concurrency,
+        ) as watcher,
+    ):
+        log(f"upcall: watching {words_of_count(len(wanted.targets), 'account')} every {every_seconds:g} s.")
+        rounds = asyncio.ensure_future(
+            watch(watcher, every_seconds=every_seconds, on_round=lambda seen: _tell(seen, json=json))
+        )
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({rounds, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if rounds.done():
+            rounds.result()
+        rounds.cancel()
+        await asyncio.gather(rounds, return_exceptions=True)
+
+
+def _say(seen: Sequence[Seen], *, json: bool) -> None:
+    from upcall.cli.selecting import now_micros
+
+    now = now_micros()
+    if json:
+        for one in seen:
+            emit(_document(one))
+        return
+    rows = [
+        (
+            one.account,
+            one.watch.state,
+            one.watch.registered or ("not known" if one.watch.state == "unknown" else "none registered"),
+            words_of_micros(now - one.watch.since) if one.watch.since else "-",
+            one.problem or one.watch.error or one.left or "",
+        )
+        for one in seen
+    ]
+    table(("ACCOUNT", "STATE", "REGISTERED", "FOR", "NOTE"), rows)
+
+
+def _tell(seen: Sequence[Seen], *, json: bool) -> None:
+    """Print what changed in a round."""
+    for one in seen:
+        for transition in one.transitions:
+            if json:
+                emit(_change(transition))
+            else:
+                line(_line(transition))
+
+
+def _document(one: Seen) -> dict[str, Any]:
+    from upcall.thingspace import text_of_micros
+
+    watch = one.watch
+    return {
+        "account": one.account,
+        "state": watch.state,
+        "registered": watch.registered,
+        "desired": watch.desired,
+        "since": text_of_micros(watch.since) if watch.since else None,
+        "last_ok": text_of_micros(watch.last_ok) if watch.last_ok is not None else None,
+        "taken_back": any(transition.taken_back for transition in one.transitions),
+        "note": one.problem or one.left,
+        "error": watch.error,
+    }
+
+
+def _change(transition: Transition) -> dict[str, Any]:
+    from upcall.thingspace import text_of_micros
+
+    return {
+        "account": transition.account,
+        "at": text_of_micros(transition.at),
+        "from": transition.was,
+        "to": transition.state,
+        "registered": transition.registered,
+        "desired": transition.desired,
+        "last_ok": text_of_micros(transition.last_ok) if transition.last_ok is not None else None,
+        "taken_back": transition.taken_back,
+        "error": transition.error,
+    }
+
+
+def _line(transition: Transition) -> str:
+    from upcall.thingspace import text_of_micros
+
+    stands = f"  {transition.registered}" if transition.registered else ""
+    return f"{text_of_micros(transition.at)}  {transition.account}  {transition.was} -> {transition.state}{stands}"
