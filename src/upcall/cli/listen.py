@@ -91,6 +91,22 @@ def listen(
     access_log: Annotated[
         bool, typer.Option("--access-log", help="Log a line for each request, without token and query.")
     ] = False,
+    guard: Annotated[
+        bool,
+        typer.Option(
+            "--guard",
+            help="Watch, beside listening, that the accounts of --config stay registered here, as `upcall guard` does."
+            " It needs the provider's credentials.",
+        ),
+    ] = False,
+    reassert: Annotated[
+        bool | None,
+        typer.Option(
+            "--reassert/--no-reassert",
+            help="With --guard: take back a slot that was ours.",
+            show_default="[guard] reassert, else not",
+        ),
+    ] = None,
 ) -> None:
     """Receive callbacks at POST /callbacks/TOKEN and keep each before it is acknowledged.
 
@@ -98,7 +114,7 @@ def listen(
     --tls-cert or through a proxy (docs/deploy.md).
     """
     from upcall.cli.logs import configure_logging
-    from upcall.cli.serving import ListenOptions, expected_accounts, run_listener
+    from upcall.cli.serving import ListenOptions, expected_accounts, guarded_settings, run_listener
     from upcall.listener.connections import Limits
 
     configure_logging(logging.INFO)
@@ -119,6 +135,8 @@ def listen(
         access_log=access_log,
         quarantine_bytes=quarantine_mb * 1024 * 1024,
         limits=Limits(per_source=max_per_source),
+        guarded=guarded_settings(config, reassert) if guard or reassert is not None else None,
+        reassert=reassert,
     )
     stdout = sys.stdout
     # What a module or its handlers print goes to stderr: whoever reads stdout expects the ready line, and stops there.

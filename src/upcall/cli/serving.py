@@ -23,18 +23,20 @@ from upcall.listener.server import bind, max_connections, run, serving, tls_cont
 from upcall.listener.service import AdminService, Admitted, CallbackService
 from upcall.listener.upkeep import Upkeep, is_old
 from upcall.redact import mask_token
-from upcall.settings import default_store, read_accounts
+from upcall.settings import Settings, default_store, read_accounts, read_settings
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Callable
 
+    from upcall.cli.guarding import Guarding
     from upcall.dispatch import Handler
     from upcall.inbox import Inbox
+    from upcall.listener import Token
     from upcall.listener.request import Request
     from upcall.listener.tokens import StoreTokens
 
-__all__ = ["ListenOptions", "expected_accounts", "run_listener"]
+__all__ = ["ListenOptions", "expected_accounts", "guarded_settings", "host_and_port", "run_listener"]
 
 _log = logging.getLogger("upcall.listener")
 _access = logging.getLogger("upcall.access")
@@ -60,6 +62,8 @@ class ListenOptions(msgspec.Struct, frozen=True, kw_only=True):
         access_log: Log a line for each request.
         quarantine_bytes: How much the quarantine may hold.
         limits: What connections are held to.
+        guarded: The settings whose accounts are guarded beside the listener, None for none.
+        reassert: Whether the guard takes slots back, None for what the settings say.
     """
 
     module: str | None = None
@@ -78,6 +82,8 @@ class ListenOptions(msgspec.Struct, frozen=True, kw_only=True):
     access_log: bool = False
     quarantine_bytes: int = 1024**3
     limits: Limits = Limits()
+    guarded: Settings | None = None
+    reassert: bool | None = None
 
 
 def run_listener(
@@ -110,7 +116,8 @@ def run_listener(
         given = given_tokens(options.tokens, options.accounts)
         own = None if given else store_tokens(options.accounts)
         gate = Gate(given if own is None else own.begin(inbox))
-        listener = _Listener(options, inbox, spool, gate, sources, tls=tls, tokens=own)
+        guarding = _guarding(options, url, given)
+        listener = _Listener(options, inbox, spool, gate, sources, tls=tls, tokens=own, guarding=guarding)
         listener.bind()
         log(f"upcall: keeping callbacks in {inbox.url}")
         run(listener.serve(WorkerThread(app, inbox.url, subscribers), on_ready, log, old=old))
@@ -129,9 +136,11 @@ class _Listener:
         *,
         tls: ssl.SSLContext | None,
         tokens: StoreTokens | None,
+        guarding: Guarding | None,
     ) -> None:
         self._options = options
         self._tokens = tokens
+        self._guarding = guarding
         self._inbox = inbox
         self._gate = gate
         self._sources = sources
@@ -144,7 +153,7 @@ class _Listener:
         self._admin_socket = None
         if self._options.admin:
             try:
-                self._admin_socket = bind(*_host_and_port(self._options.admin))
+                self._admin_socket = bind(*host_and_port(self._options.admin))
             except BaseException:
                 self._socket.close()
                 raise
@@ -179,9 +188,13 @@ class _Listener:
                     if not old:
                         worker.start()
                     on_ready(self._url())
+                    if self._guarding is not None:
+                        self._guarding.start()
                     await stop.wait()
                     reception.draining = True
             finally:
+                if self._guarding is not None:
+                    await asyncio.to_thread(self._guarding.stop)
                 await asyncio.to_thread(worker.stop)
                 log(f"upcall: {reception.stats.line()}")
 
@@ -214,12 +227,39 @@ class _Listener:
         from upcall.listener.admin import Admin
 
         reception = self._reception
-        admin = Admin(reception.stats, lambda: open_inbox(self._inbox.url), state=lambda: reception.state)
+        more = tuple if self._guarding is None else self._guarding.families
+        admin = Admin(reception.stats, lambda: open_inbox(self._inbox.url), state=lambda: reception.state, more=more)
         connections = Connections(AdminService(admin), Sources(), ListenerStats(), limits=Limits(connections=64))
         async with serving(connections, self._admin_socket):
             _log.info("admin pages at %s", url_of(self._admin_socket))
             yield
         await admin.aclose()
+
+
+def guarded_settings(config: Path | None, reassert: bool | None) -> Settings:
+    """Return the settings whose accounts are guarded.
+
+    Args:
+        config: The settings file.
+        reassert: Whether a slot is to be taken back, None where nobody said so.
+
+    Raises:
+        SettingsError: There is no settings file, or it cannot be used.
+    """
+    if config is None:
+        option = "--guard" if reassert is None else "--reassert"
+        raise SettingsError(
+            f"{option} watches the accounts of a settings file, and none is named.", hint="Give --config FILE."
+        )
+    return read_settings(config=config)
+
+
+def _guarding(options: ListenOptions, url: str, given: Sequence[Token]) -> Guarding | None:
+    if options.guarded is None:
+        return None
+    from upcall.cli.guarding import Guarding
+
+    return Guarding(options.guarded, url, given, options.reassert)
 
 
 def _log_request(request: Request, status: int, seconds: float) -> None:
@@ -267,7 +307,15 @@ def _spool(options: ListenOptions, url: str) -> Spool:
     return spool
 
 
-def _host_and_port(text: str) -> tuple[str, int]:
+def host_and_port(text: str) -> tuple[str, int]:
+    """Read where admin pages are served.
+
+    Args:
+        text: ``HOST:PORT``, or a port alone for this machine.
+
+    Raises:
+        SettingsError: It is neither.
+    """
     host, mark, port = text.rpartition(":")
     if not (port.isascii() and port.isdigit()):
         raise SettingsError(f"--admin {text!r} is no HOST:PORT.", hint="Write 127.0.0.1:9464.")

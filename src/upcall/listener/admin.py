@@ -17,7 +17,9 @@ from upcall.inbox.stores import store_path
 from upcall.listener.metrics import CONTENT_TYPE, StoreFigures, exposition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+    from prometheus_client.core import Metric
 
     from upcall.inbox import Inbox
     from upcall.listener.stats import ListenerState, ListenerStats
@@ -50,6 +52,7 @@ class Admin:
         now: Returns the time in seconds since 1970.
         monotonic: Returns the time that the figures' age is measured by, in seconds.
         patience_seconds: How long a scrape waits for the store.
+        more: Returns what else ``/metrics`` shows, of what runs beside the listener.
     """
 
     def __init__(
@@ -61,7 +64,9 @@ class Admin:
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         patience_seconds: float = PATIENCE_SECONDS,
+        more: Callable[[], Iterable[Metric]] = tuple,
     ) -> None:
+        self._more = more
         self._stats = stats
         self._state = state
         self._now = now
@@ -93,7 +98,7 @@ class Admin:
             return self._readiness()
         if path == "/metrics":
             store = await self._reader.figures(self._patience_seconds)
-            return 200, CONTENT_TYPE, exposition(self._stats, self._state(), store, self._now())
+            return 200, CONTENT_TYPE, exposition(self._stats, self._state(), store, self._now(), more=self._more)
         if path == "/":
             return 200, _TEXT, _PATHS
         return 404, _TEXT, b"not found\n"

@@ -21,7 +21,7 @@ from upcall.inbox import SubscriberRecord
 from upcall.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from prometheus_client.core import Metric
 
@@ -76,7 +76,14 @@ class StoreFigures(msgspec.Struct, frozen=True):
     free_bytes: int | None = None
 
 
-def exposition(stats: ListenerStats, state: ListenerState, store: StoreFigures | None, now: float) -> bytes:
+def exposition(
+    stats: ListenerStats,
+    state: ListenerState,
+    store: StoreFigures | None,
+    now: float,
+    *,
+    more: Callable[[], Iterable[Metric]] = tuple,
+) -> bytes:
     """Write all figures as Prometheus reads them.
 
     Args:
@@ -84,9 +91,10 @@ def exposition(stats: ListenerStats, state: ListenerState, store: StoreFigures |
         state: How it stands.
         store: What the store said, None where it could not be read.
         now: The time, in seconds since 1970.
+        more: Returns what else is to be shown, of what runs beside the listener.
     """
     registry = CollectorRegistry()
-    registry.register(_Figures(stats, state, store, now))
+    registry.register(_Figures(stats, state, store, now, more))
     ProcessCollector(registry=registry)
     return generate_latest(registry)
 
@@ -117,7 +125,15 @@ def _short(kind: str, address: str) -> str:
 class _Figures(Collector):
     """Give one moment's figures to the registry."""
 
-    def __init__(self, stats: ListenerStats, state: ListenerState, store: StoreFigures | None, now: float) -> None:
+    def __init__(
+        self,
+        stats: ListenerStats,
+        state: ListenerState,
+        store: StoreFigures | None,
+        now: float,
+        more: Callable[[], Iterable[Metric]],
+    ) -> None:
+        self._more = more
         self._stats = stats
         self._state = state
         self._store = store
@@ -133,6 +149,7 @@ class _Figures(Collector):
             yield _gauge("last_received_timestamp_seconds", "When a callback last came, since 1970.", newest / 1e6)
         if self._store is not None:
             yield from _stored(self._store, self._now)
+        yield from self._more()
 
     def _counted(self) -> Iterator[Metric]:
         stats = self._stats

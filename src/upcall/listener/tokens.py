@@ -74,7 +74,11 @@ class StoreTokens:
     def _retire(self, inbox: Inbox, now: int) -> list[TokenRecord]:
         """Retire what is due, and return all tokens that are accepted by somebody."""
         records = inbox.tokens()
-        due = [record for record in records if record.state == "retiring" and (record.retire_at or 0) <= now]
+        due = [
+            record
+            for record in records
+            if record.state == "retiring" and record.retire_at is not None and record.retire_at <= now
+        ]
         for record in due:
             inbox.set_token(record.token, state="retired", retire_at=record.retire_at, now=now)
             _log.info("token %s is retired: its time beside the one that took its place is over", _id(record))

@@ -35,10 +35,12 @@ class Span(msgspec.Struct, frozen=True, order=True):
     Args:
         start: Its beginning, UTC microseconds.
         end: Its end, which does not belong to it.
+        is_open: Whether it goes on, and its end is only now.
     """
 
     start: int
     end: int
+    is_open: bool = False
 
     @property
     def micros(self) -> int:
@@ -93,10 +95,10 @@ def away_spans(uptimes: Iterable[Uptime], now: int) -> list[Span]:
         now: The time.
     """
     up = _joined(Span(uptime.began_at, max(uptime.began_at, uptime.last_at)) for uptime in uptimes)
-    ends = [(before.end, after.start) for before, after in pairwise(up)]
+    away = [Span(before.end, after.start) for before, after in pairwise(up)]
     if up and now - up[-1].end > ALIVE_MICROS:
-        ends.append((up[-1].end, now))
-    return [Span(start, end) for start, end in ends]
+        away.append(Span(up[-1].end, now, is_open=True))
+    return away
 
 
 def elsewhere_spans(transitions: Iterable[JournalEntry], now: int) -> dict[str, list[Span]]:
@@ -118,7 +120,7 @@ def elsewhere_spans(transitions: Iterable[JournalEntry], now: int) -> dict[str, 
             last_ok = entry.document.get("last_ok")
             began.setdefault(entry.account, last_ok if isinstance(last_ok, int) else entry.at)
     for account, start in began.items():
-        found.setdefault(account, []).append(Span(start, now))
+        found.setdefault(account, []).append(Span(start, now, is_open=True))
     return {account: [span for span in spans if span.micros > 0] for account, spans in found.items()}
 
 
@@ -129,12 +131,14 @@ def find_outages(away: Sequence[Span], elsewhere: dict[str, list[Span]], profile
         away: When no listener accepted, see `away_spans`.
         elsewhere: When an account's slot was not ours, see `elsewhere_spans`.
         profile: When the provider tries again.
-        now: The time; a window that ends then is a current one.
+        now: The time.
     """
     lost = _lost(away, profile)
     found = [_away(span, lost, profile, now) for span in away]
     found += [
-        Outage(kind="elsewhere", account=account, span=span, is_current=span.end == now, lost=(span,))
+        Outage(
+            kind="elsewhere", account=account, span=span, is_current=span.is_open, lost=(Span(span.start, span.end),)
+        )
         for account, spans in elsewhere.items()
         for span in spans
     ]
@@ -158,7 +162,7 @@ def repeats(intervals: Iterable[int]) -> list[Repeats]:
 
 def _away(span: Span, lost: Sequence[Span], profile: Profile, now: int) -> Outage:
     within = tuple(_cut(lost, span))
-    if span.end != now:
+    if not span.is_open:
         return Outage(kind="away", span=span, lost=within)
     offsets = [0, *(int(latest * _SECOND) for _, latest in profile.ladder_seconds())]
     last = int(([(0.0, 0.0), *profile.ladder_seconds()][-1][0]) * _SECOND)

@@ -20,8 +20,8 @@ def at(minutes):
     return NOON + round(minutes * MINUTE)
 
 
-def span(start, end):
-    return Span(at(start), at(end))
+def span(start, end, *, is_open=False):
+    return Span(at(start), at(end), is_open)
 
 
 def up(start, end, **more):
@@ -46,7 +46,7 @@ def test_a_listener_that_has_just_beaten_is_there():
     """The last heartbeat may be a few seconds old; only then is the listener away, since that beat."""
     uptimes = [up(0, 10)]
     assert away_spans(uptimes, at(10) + ALIVE_MICROS) == []
-    assert away_spans(uptimes, at(10) + ALIVE_MICROS + 1) == [Span(at(10), at(10) + ALIVE_MICROS + 1)]
+    assert away_spans(uptimes, at(10) + ALIVE_MICROS + 1) == [Span(at(10), at(10) + ALIVE_MICROS + 1, is_open=True)]
     assert away_spans([], at(10)) == []
 
 
@@ -75,10 +75,10 @@ def test_short_outages_line_up():
 
 def test_a_current_outage_says_how_long_there_is_time():
     """What is left of the provider's tries is counted for what was first sent at the beginning."""
-    (outage,) = found([(0, 7)], INSTANT, now=7)
+    (outage,) = find_outages([span(0, 7, is_open=True)], {}, INSTANT, at(7))
     assert (outage.is_current, outage.attempts_left, outage.safe_until) == (True, 2, at(15))
     assert outage.lost == ()
-    (late,) = found([(0, 22)], INSTANT, now=22)
+    (late,) = find_outages([span(0, 22, is_open=True)], {}, INSTANT, at(22))
     assert (late.attempts_left, late.safe_until) == (0, None)
     assert lost_minutes(late) == [(0, 7)]
 
@@ -98,7 +98,7 @@ def test_a_slot_that_was_elsewhere_loses_everything():
         transition(21, "A-1", "in_order"),
     ]
     spans = elsewhere_spans(transitions, at(30))
-    assert spans == {"A-1": [span(0, 20)], "A-2": [span(12, 30)]}
+    assert spans == {"A-1": [span(0, 20)], "A-2": [span(12, 30, is_open=True)]}
     first, second = find_outages([], spans, DOCUMENTED, at(30))
     assert (first.account, first.is_current, first.lost) == ("A-1", False, (span(0, 20),))
     assert (second.account, second.is_current) == ("A-2", True)

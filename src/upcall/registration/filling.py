@@ -1,0 +1,205 @@
+"""Reconciling by itself: after an outage that can have lost something, and on a schedule."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from upcall.client import ThingSpaceClient
+from upcall.inbox import Note, open_inbox
+from upcall.registration.outages import away_spans, elsewhere_spans, find_outages
+from upcall.registration.reconcile import reconcile_accounts
+from upcall.settings import read_profile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from upcall.inbox import Inbox
+    from upcall.registration.outages import Outage
+    from upcall.registration.reconcile import Reconciled
+    from upcall.settings import Settings
+
+__all__ = ["Due", "GapFiller", "what_is_due"]
+
+TOPIC: Final = "reconcile.schedule"
+"""The topic of the one note that says up to when gaps are filled."""
+
+LOOK_SECONDS: Final = 15.0
+"""How often it looks whether something is due: a look reads the heartbeats only."""
+AGAIN_SECONDS: Final = 300.0
+"""How long it waits after a run in which something could not be read."""
+
+_DAY_MICROS: Final = 86_400_000_000
+_LONGEST_MICROS: Final = 30 * _DAY_MICROS
+
+_log = logging.getLogger("upcall.reconcile")
+
+
+class Due(msgspec.Struct, frozen=True):
+    """Say that reports are to be read.
+
+    Args:
+        since: From when on callbacks may be missing, UTC microseconds; None where nothing in particular is.
+        why: Why now, for the log.
+    """
+
+    since: int | None
+    why: str
+
+
+def what_is_due(
+    outages: Sequence[Outage], filled_until: int, now: int, *, after_outage: bool, every_seconds: float | None
+) -> Due | None:
+    """Decide whether reports are to be read now.
+
+    Args:
+        outages: What the heartbeats and the guard's journal tell.
+        filled_until: When the last run began that read everything.
+        now: The time, UTC microseconds.
+        after_outage: Whether an outage that can have lost something is a reason.
+        every_seconds: How long after a run the next one is due, None for never.
+    """
+    missed = [outage for outage in outages if outage.lost and not outage.is_current and outage.span.end > filled_until]
+    if after_outage and missed:
+        return Due(min(outage.span.start for outage in missed), "an outage is over that can have lost callbacks")
+    if every_seconds is not None and now - filled_until >= every_seconds * 1e6:
+        return Due(None, "it is time again")
+    return None
+
+
+class GapFiller:
+    """Read the provider's reports when that is due, in a thread beside a guard.
+
+    Args:
+        settings: What the environment and the settings file say, all their accounts.
+        store: The store's URL.
+        now: Returns the time, UTC microseconds.
+        make_client: Makes the client of a ``[credentials.…]`` table, None for one by the settings.
+
+    Raises:
+        SettingsError: The delivery profile cannot be read.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: str,
+        *,
+        now: Callable[[], int] = lambda: time.time_ns() // 1000,
+        make_client: Callable[[str | None], ThingSpaceClient] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._now = now
+        self._make_client = make_client or self._client_of_settings
+        self._profile = read_profile(settings.profile, home=settings.path.parent if settings.path is not None else None)
+        self._accounts = {account.name: account.credentials for account in settings.accounts}
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._trouble = ""
+
+    @property
+    def is_wanted(self) -> bool:
+        """Tell whether the settings ask for it."""
+        wished = self._settings.reconcile
+        return bool(self._accounts) and (wished.after_outage or wished.every_seconds is not None)
+
+    def start(self) -> None:
+        """Begin, where the settings ask for it."""
+        if self.is_wanted:
+            self._thread = threading.Thread(target=self._run, name="upcall-reconcile", daemon=True)
+            self._thread.start()
+
+    def stop(self, *, within_seconds: float = 5.0) -> None:
+        """End before the next request, and wait so long for that; the next run goes on where this one was."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(within_seconds)
+
+    def step(self) -> bool:
+        """Reconcile if that is due; tell whether everything that was due could be read.
+
+        Raises:
+            UpcallError: The store cannot be used, or no call can be made at all.
+        """
+        with open_inbox(self._store) as inbox:
+            now = self._now()
+            due = self._due(inbox, now)
+            return due is None or self._fill(inbox, due, now)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                pause = LOOK_SECONDS if self.step() else AGAIN_SECONDS
+                self._trouble = ""
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again: nobody else would
+                pause = AGAIN_SECONDS if self._trouble else LOOK_SECONDS
+                if str(error) != self._trouble:  # once, not with each attempt
+                    self._trouble = str(error)
+                    _log.warning("gaps wait to be filled: %s", error)
+            self._stopping.wait(pause)
+
+    def _due(self, inbox: Inbox, now: int) -> Due | None:
+        notes = inbox.notes(TOPIC)
+        filled_until = notes[0].at if notes else now - _DAY_MICROS
+        # From well before: an outage that goes on over a run is over after it, and began before it.
+        since = filled_until - _LONGEST_MICROS
+        away = away_spans(inbox.uptimes(since=since), now)
+        elsewhere = elsewhere_spans(inbox.journal("guard", since=since), now)
+        wished = self._settings.reconcile
+        return what_is_due(
+            find_outages(away, elsewhere, self._profile, now),
+            filled_until,
+            now,
+            after_outage=wished.after_outage,
+            every_seconds=wished.every_seconds,
+        )
+
+    def _fill(self, inbox: Inbox, due: Due, now: int) -> bool:
+        _log.info("reading the provider's reports: %s", due.why)
+        clients: dict[str | None, ThingSpaceClient] = {}
+
+        def client_of(account: str) -> ThingSpaceClient:
+            name = self._accounts[account]
+            if name not in clients:
+                clients[name] = self._make_client(name)
+            return clients[name]
+
+        try:
+            results = reconcile_accounts(
+                self._accounts,
+                inbox=inbox,
+                client_of=client_of,
+                since=due.since,
+                requests_per_second=self._settings.reconcile.requests_per_second,
+                is_stopping=self._stopping.is_set,
+                now=self._now,
+            )
+        finally:
+            for client in clients.values():
+                client.close()
+        _tell(results)
+        whole = not self._stopping.is_set() and all(result.finished and not result.errors for result in results)
+        if whole:
+            inbox.put_note(Note(topic=TOPIC, key="", at=now))
+        return whole
+
+    def _client_of_settings(self, name: str | None) -> ThingSpaceClient:
+        return ThingSpaceClient(credentials=self._settings.credentials_named(name), config=self._settings.path)
+
+
+def _tell(results: Sequence[Reconciled]) -> None:
+    for result in results:
+        for error in result.errors:
+            _log.warning("%s could not be reconciled: %s", result.account, error)
+        if result.differed or result.campaigns_differed:
+            _log.warning(
+                "%s: %d devices and %d campaigns stood elsewhere than callbacks had told; handlers hear of it now",
+                result.account,
+                result.differed,
+                result.campaigns_differed,
+            )
