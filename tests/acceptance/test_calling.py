@@ -138,6 +138,8 @@ def test_accounts_with_credentials_of_their_own(upcall, command):
         (["show", "--all", "--config", "else.toml"], "no settings file else.toml"),
         (["show", "a", "--all", "--config", "one.toml"], "both given"),
         (["register", "--all", "--config", "one.toml"], "no URL for a"),
+        (["register", "--all", "--config", "token.toml"], "upcall apply fills it in"),
+        (["register", "--all", "--config", "wrong.toml"], "wrong.toml is wrong at line 2: there is no `nam` in"),
         (["register", "a", "--url", "http://host/x"], "not https"),
         (["register", "a", "--url", "http://127.0.0.1:8080/x"], "--allow-http admits http to this machine"),
         (["show", "a", "--max-concurrency", "0"], "--max-concurrency"),
@@ -146,6 +148,8 @@ def test_accounts_with_credentials_of_their_own(upcall, command):
 def test_what_is_missing_is_said_before_any_call(upcall, sandbox, words, complaint):
     """A mistake in the words or the settings ends with 2, one line, and nothing sent."""
     (upcall.directory / "one.toml").write_text('[[accounts]]\nname = "a"\n')
+    (upcall.directory / "token.toml").write_text('[[accounts]]\nname = "a"\nurl = "https://host.example/{token}"\n')
+    (upcall.directory / "wrong.toml").write_text('[[accounts]]\nnam = "a"\n')
     ended = upcall.run("callbacks", *words)
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
     assert complaint in ended.stderr

@@ -18,7 +18,7 @@ from upcall.cli.calling import (
     error_document,
     open_book,
 )
-from upcall.cli.output import JsonOption, emit, line, log, table
+from upcall.cli.output import JsonOption, StoreOption, emit, line, log, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,23 +81,31 @@ def show(
     accounts: AccountsArgument = None,
     *,
     everything: AllOption = False,
+    store: StoreOption = None,
     json: JsonOption = False,
     config: ConfigOption = None,
     max_concurrency: ConcurrencyOption = 8,
 ) -> int:
-    """Show the registered URL of each account; one that fails does not stop the rest."""
+    """Show the registered URL of each account; one that fails does not stop the rest.
+
+    Where the settings file gives an account a URL, it is also said whether that one is registered. Nothing is written.
+    """
     outcome = _Outcome(json=json)
     rows = []
     with open_book(accounts, everything=everything, config=config, max_concurrency=max_concurrency) as book:
+        wished = _Wished(book, store)
         for read in _read(book, book.accounts):
             if read.result is None:
                 outcome.fail(read.account, read.error)
                 continue
-            rows.append((read.account, read.result.url or "none registered"))
+            url = read.result.url
+            rows.append((read.account, url or "none registered", wished.word(read.account, url)))
             if json:
-                emit({"account": read.account, "url": read.result.url})
+                emit({"account": read.account, "url": url, **wished.document(read.account, url)})
     if rows and not json:
-        table(("ACCOUNT", "URL"), rows)
+        headers = ("ACCOUNT", "URL", "AS DESIRED")
+        shown = len(headers) if any(word for *_, word in rows) else len(headers) - 1
+        table(headers[:shown], [row[:shown] for row in rows])
     return outcome.code
 
 
@@ -203,6 +211,34 @@ def deregister(
     return outcome.code
 
 
+class _Wished:
+    """Compare what is registered with the settings file, for the accounts that it gives a URL."""
+
+    def __init__(self, book: Book, store: str | None) -> None:
+        from upcall.cli.desired import targets_of_file
+
+        asked = any(book.url_of(account) is not None for account in book.accounts)
+        self._targets = targets_of_file(book.settings, store) if asked else {}
+
+    def document(self, account: str, url: str | None) -> dict[str, Any]:
+        """Return the members that JSON has beside the rest."""
+        target = self._targets.get(account)
+        if target is None or target.template is None:
+            return {}
+        return {"desired": target.url, "in_order": self._is_in_order(account, url)}
+
+    def word(self, account: str, url: str | None) -> str:
+        """Return what stands in the table."""
+        document = self.document(account, url)
+        return {True: "yes", False: "no", None: "not known"}[document["in_order"]] if document else ""
+
+    def _is_in_order(self, account: str, url: str | None) -> bool | None:
+        from upcall.registration import in_order
+
+        target = self._targets[account]
+        return None if target.url is None else in_order(target, url)
+
+
 def _read(book: Book, accounts: Sequence[str]) -> list[AccountResult[CallbackSummary]]:
     return book.each(accounts, "reading", lambda client, name: client.callbacks.list_registered_callbacks(name))
 
@@ -243,6 +279,7 @@ def _stands(book: Book, done: list[AccountResult[Any]], urls: dict[str, str], ou
 def _urls(book: Book, url: str | None) -> dict[str, str]:
     """Return the URL that each account is to have, all checked before the first call."""
     from upcall.errors import SettingsError
+    from upcall.settings.values import TOKEN_PLACEHOLDER
     from upcall.thingspace import check_callback_url
 
     urls = {}
@@ -251,6 +288,11 @@ def _urls(book: Book, url: str | None) -> dict[str, str]:
         if wanted is None:
             raise SettingsError(
                 f"There is no URL for {account}.", hint="Give --url, or the account's url in the settings file."
+            )
+        if TOKEN_PLACEHOLDER in wanted:
+            raise SettingsError(
+                f"The URL of {account} takes the listener's token, which is not filled in here.",
+                hint="upcall apply fills it in; or give the whole URL with --url.",
             )
         try:
             urls[account] = check_callback_url(wanted, allow_http=book.allow_http)

@@ -243,13 +243,15 @@ def _account(table: Any, index: int, blame: Blame) -> Account | None:
     rest = {key: value for key, value in table.items() if key != "name"}
     given = _given(rest, Account, _Table(place, "[[accounts]]", own), blame)
     if "name" not in table:
-        blame(Finding(place, "this account has no `name`", 'Write name = "0000123456-00001", as the provider does.'))
+        if not difflib.get_close_matches("name", table):  # else that key was blamed, which is all that is wrong
+            hint = 'Write name = "0000123456-00001", as the provider does.'
+            blame(Finding(place, "this account has no `name`", hint))
         return None
     try:
         check_account(name)
     except (TypeError, ValueError) as error:
-        hint = 'Write it in quotes: name = "0000123456-00001".' if own is None else None
-        blame(Finding((*place, "name"), str(error), hint, own))
+        quotes = 'Write it in quotes: name = "0000123456-00001".' if own is None else None
+        blame(Finding((*place, "name"), str(error), quotes, own))
     return None if own is None else Account(name=own, **given)
 
 

@@ -45,6 +45,7 @@ MISTAKES = {
     ),
     "credentials that are none": ("credentials = 'east' # here\n", r"write \[credentials\.NAME\]"),
     "no name": ("[[accounts]]\nname = 'a'\n\n[[accounts]] # here\nurl = 'https://h/c'\n", "this account has no `name`"),
+    "nearly a name": ("[[accounts]]\nnam = 'a' # here\n", "no `nam` in .*accounts.*Did you mean `name`.$"),
     "a number": ("[[accounts]]\nname = 242078689 # here\n", "loses the leading zeros.*Write it in quotes"),
     "an empty name": ("[[accounts]]\nname = '' # here\n", "account must not be ''"),
     "twice the same": (
