@@ -280,6 +280,8 @@ def _url_text(template: str) -> str | None:
         check_callback_url(template.replace(TOKEN_PLACEHOLDER, _SAMPLE_TOKEN), allow_http=True)
     except ValueError as error:
         return str(error)
-    if TOKEN_PLACEHOLDER in template and TOKEN_PLACEHOLDER not in urlsplit(template).path.split("/"):
-        return f"{TOKEN_PLACEHOLDER} is a whole segment of the path, as in https://host/callbacks/{TOKEN_PLACEHOLDER}"
+    # Elsewhere no log, alert or audit would mask it: see `upcall.redact.mask_url_token`.
+    is_last = urlsplit(template).path.rstrip("/").rpartition("/")[2] == TOKEN_PLACEHOLDER
+    if TOKEN_PLACEHOLDER in template and not is_last:
+        return f"{TOKEN_PLACEHOLDER} is the whole last segment of the path: https://host/callbacks/{TOKEN_PLACEHOLDER}"
     return None

@@ -114,10 +114,11 @@ URLS = {
     "https://fleet.example.com/{Token}": "{Token} means nothing",
     "https://fleet.example.com/{token": "holds '{'",
     "https://fleet.example.com/{token}/{token}": "more than once",
-    "https://fleet.example.com/c-{token}": "a whole segment of the path",
-    "https://fleet.example.com/c?token={token}": "a whole segment of the path",
-    "https://fleet.example.com/c#{token}": "a whole segment of the path",
-    "https://{token}.example.com/c": "a whole segment of the path",
+    "https://fleet.example.com/{token}/callbacks": "is the whole last segment of the path",
+    "https://fleet.example.com/c-{token}": "is the whole last segment of the path",
+    "https://fleet.example.com/c?token={token}": "is the whole last segment of the path",
+    "https://fleet.example.com/c#{token}": "is the whole last segment of the path",
+    "https://{token}.example.com/c": "is the whole last segment of the path",
 }
 
 
@@ -161,14 +162,14 @@ def test_a_url_that_can_never_be_right(url, refused):
     "url",
     [
         "https://fleet.example.com:50559/callbacks/{token}",
-        "https://fleet.example.com/{token}/all?x=1",
+        "https://fleet.example.com/{token}/?x=1",
         "https://fleet.example.com/callbacks/no-token-here",
         "https://[2001:db8::1]/{token}",
         "http://127.0.0.1:8080/callbacks/{token}",  # a command may be told --allow-http
     ],
 )
 def test_a_url_that_may_be_right_is_left_alone(url, tmp_path):
-    """Where the token stands in the path, which port and which address are the user's."""
+    """What stands before the token, which port and which address are the user's."""
     path = tmp_path / "upcall.toml"
     path.write_text(f'[[accounts]]\nname = "a"\nurl = "{url}"\n')
     assert read_settings({}, config=path).accounts[0].url == url
