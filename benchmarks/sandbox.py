@@ -55,7 +55,7 @@ async def post_bare(url: str, count: int) -> float:
     """Post from a bare aiohttp loop; return the seconds that it took."""
     import aiohttp
 
-    from upcall.sandbox.profiles import PROFILES
+    from upcall.thingspace import PROFILES
     from upcall.sandbox.sending import HEADERS
 
     made = bodies(count)

@@ -89,6 +89,7 @@ MISTAKES = {
     ),
     "no home": ("[client]\nstate_dir = '~nobody-at-all/x' # here\n", "there is no such home directory"),
     "alerts to nowhere": ("[alerts]\nurl = 'canary.example/x' # here\n", "`alerts.url` is no URL such as https"),
+    "alerts to no URL": ("[alerts]\nurl = 'https://[canary/x' # here\n", "`alerts.url` cannot be read as a URL"),
     "alerts by a variable": (
         "[alerts]\nurl_env = 'HOOK' # here\n",
         "alerts.url_env names HOOK, and what that holds is no URL",
