@@ -55,8 +55,8 @@ async def post_bare(url: str, count: int) -> float:
     """Post from a bare aiohttp loop; return the seconds that it took."""
     import aiohttp
 
-    from upcall.thingspace import PROFILES
     from upcall.sandbox.sending import HEADERS
+    from upcall.thingspace import PROFILES
 
     made = bodies(count)
     waiting = iter(made)
