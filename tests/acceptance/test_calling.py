@@ -90,7 +90,11 @@ def test_two_hundred_accounts_of_a_settings_file(upcall, command, logins):
     assert [line["account"] for line in lines] == FLEET
     assert {line["displaced"] for line in lines} == {None}
     code, lines, _ = command("callbacks", "show", "--all")
-    assert (code, lines) == (0, [{"account": name, "url": f"{URL}-{name}"} for name in FLEET])
+    urls = {name: f"{URL}-{name}" for name in FLEET}
+    assert (code, lines) == (
+        0,
+        [{"account": name, "url": url, "desired": url, "in_order": True} for name, url in urls.items()],
+    )
     assert logins() == 2
 
 

@@ -66,7 +66,8 @@ def apply(
     ):
         standing, errors = read_standing(book, wanted.accounts)
         steps = plan_of(wanted.targets, standing, wanted.desired.ours, pruned=wanted.pruned)
-        flawed = refused_by_preflight(wanted, steps, strict=strict, allow_http=book.allow_http)
+        wished = [step for step in steps if replace or step.action != "replace"]
+        flawed = refused_by_preflight(wanted, wished, strict=strict, allow_http=book.allow_http)
         permit = _permit(flawed, replace=replace)
         if not json:
             show_steps(steps, wanted, errors, json=False)

@@ -57,7 +57,7 @@ class Book:
 
     def __init__(self, settings: Settings, accounts: Sequence[str], *, max_concurrency: int, allow_http: bool) -> None:
         self._known = {account.name: account for account in settings.accounts}
-        self._settings = settings
+        self.settings: Settings = settings
         self._clients: dict[str | None, ThingSpaceClient] = {}
         self._max_concurrency = max_concurrency
         self.allow_http: bool = allow_http or bool(settings.allow_http)
@@ -77,7 +77,7 @@ class Book:
         """
         from upcall.settings import Account
 
-        named = credentials if credentials in self._settings.credentials_by_name else None
+        named = credentials if credentials in self.settings.credentials_by_name else None
         self._known.setdefault(account, Account(name=account, credentials=named))
 
     def each(
@@ -108,9 +108,9 @@ class Book:
         name = self._credentials_of(account)
         if name not in self._clients:
             self._clients[name] = upcall.client.ThingSpaceClient(
-                credentials=self._settings.credentials_named(name),
+                credentials=self.settings.credentials_named(name),
                 allow_http=self.allow_http,
-                config=self._settings.path,
+                config=self.settings.path,
             )
         return self._clients[name]
 

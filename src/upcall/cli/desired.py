@@ -33,6 +33,7 @@ __all__ = [
     "say_unknown",
     "show_steps",
     "step_document",
+    "targets_of_file",
 ]
 
 EXIT_NO: Final = 1
@@ -149,6 +150,31 @@ def open_wanted(
             targets=targets,
             pruned=desired.gone() if prune else {},
         )
+
+
+def targets_of_file(settings: Settings, store: str | None) -> dict[str, Target]:
+    """Return what each account of the settings file should have registered, for a command that only shows it.
+
+    Without a store, or with one that cannot be read, a URL that takes a token cannot be made.
+
+    Args:
+        settings: What the environment and the settings file say.
+        store: The store, None for the default.
+
+    Raises:
+        SettingsError: The tokens that the environment gives cannot be used.
+    """
+    from upcall.errors import StoreError
+    from upcall.registration import read_desired
+
+    given = given_tokens((), ())
+    try:
+        with _opened(store, create=False) as inbox:
+            targets = read_desired(settings.accounts, inbox, given).targets
+    except StoreError as error:
+        log(f"upcall: {error} URLs with a token are not compared.")
+        targets = read_desired(settings.accounts, None, given).targets
+    return {target.account: target for target in targets}
 
 
 def read_standing(book: Book, accounts: Sequence[str]) -> tuple[dict[str, Standing], dict[str, Any]]:
