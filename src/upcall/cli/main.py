@@ -16,6 +16,7 @@ from upcall.cli import (
     dead,
     demo,
     events,
+    guard,
     listen,
     login,
     outages,
@@ -74,6 +75,7 @@ app.command("login")(login.login)
 app.command("whoami")(login.whoami)
 app.command("plan", epilog="Such as: upcall plan --config fleet.toml --json")(plan.plan)
 app.command("apply", epilog="Such as: upcall apply --config fleet.toml --label east --yes")(apply.apply)
+app.command("guard", epilog="Such as: upcall guard --config fleet.toml --reassert")(guard.guard)
 app.command("listen")(listen.listen)
 app.command("work")(work.work)
 app.add_typer(events.app, name="events")
