@@ -25,12 +25,13 @@ import trustme
 from upcall.inbox import open_inbox
 from upcall.listener.admin import Admin
 from upcall.listener.stats import ListenerState, ListenerStats
+from upcall.registration.figures import GuardFigures, families
 
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "deploy/nginx/upcall.conf"
 RULES = ROOT / "deploy/prometheus/upcall.rules.yml"
 UNITS = ROOT / "deploy/systemd"
-SERVICES = ("upcall-listen.service", "upcall-work.service", "upcall-prune.service")
+SERVICES = ("upcall-listen.service", "upcall-work.service", "upcall-guard.service", "upcall-prune.service")
 TOKEN = "acceptance-canary-token"
 HOST = "callbacks.example.com"
 CLIENT = "127.0.0.2"
@@ -400,7 +401,9 @@ async def test_every_figure_in_an_alert_exists(tmp_path):
     with open_inbox(str(tmp_path / "inbox.db"), create=True) as inbox:
         inbox.subscribe(["handler"], 1)
     stats = ListenerStats(last_received_at=1)
-    admin = Admin(stats, lambda: open_inbox(str(tmp_path / "inbox.db")), state=ListenerState)
+    guard = GuardFigures()
+    place = str(tmp_path / "inbox.db")
+    admin = Admin(stats, lambda: open_inbox(place), state=ListenerState, more=lambda: families(guard))
     _, _, body = await admin.respond("GET", "/metrics")
     shown = set(re.findall(r"^(upcall_\w+)", body.decode(), re.MULTILINE))
     reasons = set(re.findall(r'reason="(\w+)"', body.decode()))

@@ -57,7 +57,8 @@ def guard(
     """Compare what is registered with the settings file, again and again, and tell when it changes.
 
     Changes go to the log, to subscribers as registration.drift, and to [alerts] url. With --once it exits 1 where it
-    found drift and left it, 4 where an account could not be read.
+    found drift and left it, 4 where an account could not be read. Without, it also reconciles where [reconcile] of the
+    settings file asks for it: after an outage, on a schedule.
     """
     import asyncio
 
@@ -108,11 +109,13 @@ async def _watch(
     from upcall.cli.serving_guard import admin_pages
     from upcall.listener.server import until_stopped
     from upcall.registration.figures import GuardFigures
+    from upcall.registration.filling import GapFiller
     from upcall.registration.guard import watch
     from upcall.registration.guarding import open_guard
 
     assert wanted.inbox is not None
     figures = GuardFigures()
+    filler = GapFiller(wanted.settings, wanted.inbox.url)
     async with (
         until_stopped() as stop,
         admin_pages(admin, figures),
@@ -126,11 +129,13 @@ async def _watch(
         ) as watcher,
     ):
         log(f"upcall: watching {words_of_count(len(wanted.targets), 'account')} every {every_seconds:g} s.")
+        filler.start()
         rounds = asyncio.ensure_future(
             watch(watcher, every_seconds=every_seconds, on_round=lambda seen: _tell(seen, json=json))
         )
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait({rounds, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.to_thread(filler.stop)
         stopping.cancel()
         if rounds.done():
             rounds.result()
