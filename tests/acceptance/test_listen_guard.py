@@ -39,6 +39,19 @@ def test_a_stolen_slot_is_taken_back_by_the_listener(upcall, unused_tcp_port_fac
     assert json.loads(shown.stdout)["url"] == listener.url
     upcall.until(lambda: len(_told(upcall)) == 4)
     assert [event["state"] for event in _told(upcall)] == ["none", "in_order", "drifted", "in_order"]
+    history = upcall.json("callbacks", "history", ACCOUNT)
+    writes = [(entry["by"], entry["before"], entry["outcome"]) for entry in history if entry["topic"] == "registration"]
+    assert writes == [
+        (by, stood, end) for by, stood in (("apply", None), ("guard", theirs)) for end in ("begun", "done")
+    ]
+    assert [entry["to"] for entry in history if entry["topic"] == "guard"] == [
+        "none",
+        "in_order",
+        "drifted",
+        "in_order",
+    ]
+    assert upcall.run("callbacks", "history", "--store", upcall.store).stdout.count(ACCOUNT) == len(history)
+    assert upcall.json("callbacks", "history", "--since", "2000-01-01", "0000000000-00009") == []
     assert listener.end() == 0
     assert listener.url.rpartition("/")[2] not in listener.errors.read_text()
 

@@ -18,6 +18,7 @@ from upcall.cli.calling import (
     error_document,
     open_book,
 )
+from upcall.cli.history import history
 from upcall.cli.output import JsonOption, StoreOption, emit, line, log, table
 
 if TYPE_CHECKING:
@@ -237,6 +238,9 @@ class _Wished:
 
         target = self._targets[account]
         return None if target.url is None else in_order(target, url)
+
+
+app.command(epilog="Such as: upcall callbacks history 0000123456-00001 --since 7d")(history)
 
 
 def _read(book: Book, accounts: Sequence[str]) -> list[AccountResult[CallbackSummary]]:
