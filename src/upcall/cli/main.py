@@ -15,6 +15,7 @@ from upcall.cli import (
     campaigns,
     dead,
     demo,
+    doctor,
     events,
     guard,
     listen,
@@ -76,6 +77,7 @@ app.command("whoami")(login.whoami)
 app.command("plan", epilog="Such as: upcall plan --config fleet.toml --json")(plan.plan)
 app.command("apply", epilog="Such as: upcall apply --config fleet.toml --label east --yes")(apply.apply)
 app.command("guard", epilog="Such as: upcall guard --config fleet.toml --reassert")(guard.guard)
+app.command("doctor", epilog="Such as: upcall doctor --config fleet.toml --strict")(doctor.doctor)
 app.command("listen")(listen.listen)
 app.command("work")(work.work)
 app.add_typer(events.app, name="events")
