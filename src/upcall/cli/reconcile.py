@@ -171,13 +171,13 @@ def _details(result: Reconciled) -> Iterator[str]:
         yield f"Silent: {_some(names)}."
     if result.missing:
         names = (f"{_place(one.campaign_id, one.device_id)} ({one.status or '-'})" for one in result.missing)
-        yield f"Callbacks told of these, and the reports do not hold them: {_some(names)}."
+        yield f"Callbacks told of it, and the reports do not hold it: {_some(names)}."
     if result.contradictions:
         names = (
-            f"{_place(one.campaign_id, one.device_id)} ({one.told}, the report says {one.reported})"
+            f"{_place(one.campaign_id, one.device_id)} ({one.told}, reported {one.reported})"
             for one in result.contradictions
         )
-        yield f"Callbacks called these final, and the reports do not agree: {_some(names)}."
+        yield f"Final by callbacks, and not by the reports: {_some(names)}."
     yield from (f"Not recoverable: {text}" for text in result.not_recoverable)
     yield from result.remarks
 

@@ -186,6 +186,16 @@ class ListenerHarness:
         """Return what is stored, in the order of receipt."""
         return self._loop.run(self._look(self._inbox.callbacks))
 
+    def status(self, campaign_id: str) -> str | None:
+        """Return a campaign's state as callbacks tell it, None where none does."""
+        found = self._loop.run(self._look(partial(self._inbox.campaign, campaign_id)))
+        return None if found is None else found[0].status
+
+    def devices(self, campaign_id: str) -> dict[str, str | None]:
+        """Return the state of each device of a campaign as callbacks tell it."""
+        found = self._loop.run(self._look(partial(self._inbox.campaign, campaign_id)))
+        return {} if found is None else {device.device_id: device.status for device in found[1]}
+
     def dead(self) -> list[DeadRecord]:
         """Return the work that handlers were given up on; a test that never asks fails where there is any."""
         self._dead_were_seen = True
