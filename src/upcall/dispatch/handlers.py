@@ -71,16 +71,16 @@ class Handler(msgspec.Struct, frozen=True):
         """Return the devices to call for, ``[""]`` for the event as a whole, nothing where it is not wanted."""
         if self.account is not None and event.account != self.account:
             return []
+        if event.origin == Origin.GUARD:
+            is_named = not self.per_device and event.kind in self.words
+            return [""] if is_named or self.wants_guard else []
         if not self.per_device:
-            return [""] if self._wants_kind(event) else []
+            return [""] if self._wants_kind(event.kind) else []
         return [device.device_id for device in event.devices if not self.words or device.state in self.words]
 
-    def _wants_kind(self, event: CallbackEvent) -> bool:
-        is_named = event.kind in self.words
-        if event.origin == Origin.GUARD:
-            return is_named or self.wants_guard
-        # Anybody can send a callback that bears such a name.
-        return not self.words or (is_named and not str(event.kind).startswith(_GUARD_PREFIX))
+    def _wants_kind(self, kind: str | None) -> bool:
+        # Anybody can send a callback that bears the name of what the guard says.
+        return not self.words or (kind in self.words and not str(kind).startswith(_GUARD_PREFIX))
 
     def arguments(self, event: CallbackEvent, device_id: str) -> tuple[Any, ...]:
         """Return what to call the function with.

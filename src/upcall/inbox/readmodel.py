@@ -20,7 +20,7 @@ from upcall.thingspace import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from upcall.thingspace import CallbackEvent, DeviceUpdate
 
@@ -142,7 +142,7 @@ def is_news(known: DeviceRecord | None, status: str) -> bool:
         known: The device as the callbacks tell it.
         status: The report's word.
     """
-    return known is None or _says_more(known.status, known.contradiction, status, _DEVICE)
+    return known is None or _says_more(known.status, (known.contradiction, known.last_status), status, _DEVICE)
 
 
 def is_campaign_news(known: CampaignView | None, status: str) -> bool:
@@ -152,14 +152,14 @@ def is_campaign_news(known: CampaignView | None, status: str) -> bool:
         known: The campaign as the callbacks tell it.
         status: The report's word.
     """
-    return known is None or _says_more(known.status, known.contradiction, status, _CAMPAIGN)
+    return known is None or _says_more(known.status, (known.contradiction,), status, _CAMPAIGN)
 
 
-def _says_more(known: str | None, contradiction: str | None, said: str, words: _Words) -> bool:
-    """Tell whether a word goes beyond where its device or campaign stands, and beyond what contradicts that."""
+def _says_more(known: str | None, others: Sequence[str | None], said: str, words: _Words) -> bool:
+    """Tell whether a word goes beyond where its device or campaign stands, and was not heard beside that either."""
     if known is None:
         return True
-    if words.normalize(said) in {words.normalize(word) for word in (known, contradiction) if word is not None}:
+    if words.normalize(said) in {words.normalize(word) for word in (known, *others) if word is not None}:
         return False
     if words.is_final(known):
         return words.is_final(said)

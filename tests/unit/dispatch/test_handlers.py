@@ -201,6 +201,30 @@ class TestWanting:
         assert [h.wants(stored_event(1, 1, "0000000001-00001", "", unnamed)) for h in table.handlers] == [[""], []]
         assert [h.wants(stored_event(1, 1, None, "", unnamed)) for h in table.handlers] == [[], []]
 
+    def test_what_the_guard_says_has_to_be_named(self, table):
+        """An event of the guard's goes to handlers that name its kind, of that account, and to no others."""
+        table.on("registration.drift")(on_event)
+        table.on()(lambda event: None)
+        table.on("upgradeProgress")(print)
+        table.on_device()(on_device)
+
+        @table.on("registration.drift", account="0000000002-00001")
+        def another_account(event):
+            pass
+
+        body = callback("registration.drift", account="0000000001-00001", devices={"d1": "Accepted"})
+        event = stored_event(1, 1, None, "", body, "guard")
+        assert [handler.wants(event) for handler in table.handlers] == [[""], [], [], [], []]
+
+    @pytest.mark.parametrize("origin", ["received", "reconciled"])
+    def test_nobody_else_speaks_for_the_guard(self, table, origin):
+        """A callback that was sent with one of the guard's names never reaches who asked for that name."""
+        table.on("registration.drift", "registration.more", "upgradeProgress")(on_event)
+        table.on()(lambda event: None)
+        for kind in ("registration.drift", "registration.more"):
+            event = stored_event(1, 1, None, "", callback(kind), origin)
+            assert [handler.wants(event) for handler in table.handlers] == [[], [""]]
+
     @given(body=st.binary() | st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
         lambda inner: st.lists(inner) | st.dictionaries(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upcall.inbox import stored_event
+from upcall.inbox import Origin, stored_event
+from upcall.inbox.events import projected_event
 from upcall.testing import callback
 from upcall.thingspace import parse_callback
 
@@ -32,3 +34,12 @@ def test_the_tokens_account_stands_in():
     unnamed, named = b'{"type":"upgradeProgress"}', callback(account="0000000001-00001")
     assert stored_event(1, 5, "0000000009-00001", DIGEST, unnamed).account == "0000000009-00001"
     assert stored_event(1, 5, "0000000009-00001", DIGEST, named).account == "0000000001-00001"
+
+
+@pytest.mark.parametrize("origin", list(Origin))
+def test_where_it_came_from(origin):
+    """An event tells its origin; what the provider did not write says nothing of the provider's schema."""
+    body = b'{"type":"registration.drift","odd":1}'
+    for event in (stored_event(1, 5, None, DIGEST, body, origin), projected_event(body, DIGEST, origin)):
+        assert (event.origin, event.kind) == (origin, "registration.drift")
+        assert bool(event.drift) is (origin == Origin.RECEIVED)

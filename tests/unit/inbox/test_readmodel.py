@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upcall.inbox.readmodel import duplicate_guess, fold_campaign, fold_device, fold_drift
+from upcall.inbox.readmodel import (
+    duplicate_guess,
+    fold_campaign,
+    fold_device,
+    fold_drift,
+    is_campaign_news,
+    is_news,
+)
 from upcall.inbox.values import DriftRecord
 from upcall.thingspace import (
     CallbackEvent,
@@ -224,3 +231,71 @@ def test_drift_counts_callbacks_and_keeps_the_ends():
     """One way to differ is counted, with the first callback that showed it and the last."""
     known = fold_drift(fold_drift(None, "$.odd: unknown", 3, 30), "$.odd: unknown", 5, 50)
     assert known == DriftRecord("$.odd: unknown", 2, 3, 30, 5, 50)
+
+
+class TestNews:
+    """Whether a report says what callbacks have not said: see `upcall.inbox.Inbox.append_reported`."""
+
+    def known(self, *words):
+        return fold_all([DeviceUpdate(device_id="d1", status=word) for word in words])[-1] if words else None
+
+    def campaign(self, *words):
+        known = None
+        for word in words:
+            known = fold_campaign(known, CallbackEvent(campaign_id="c1", campaign_status=word), 1)
+        return known
+
+    @pytest.mark.parametrize(
+        ("said", "status", "is_it"),
+        [
+            ([], "Accepted", True),
+            ([None], "Accepted", True),
+            (["UpgradeFailed"], "UpgradedFailed", False),
+            (["Odd word"], "Odd word", False),
+            (["UpgradeSuccess"], "UpgradeFailed", True),
+            (["UpgradeSuccess"], "UpgradePending", False),
+            (["UpgradeSuccess"], "Odd word", False),
+            (["Accepted"], "UpgradePending", True),
+            (["ReceivedDeviceDataFromNetwork"], "RequestToFotaServerFailed", True),
+            (["UpgradePending"], "Accepted", False),
+            (["UpgradePending"], "Odd word", False),
+            (["Odd word"], "Another", True),
+            (["Odd word"], "Accepted", True),
+            (["UpgradeSuccess", "UpgradeFailed"], "UpgradeFailed", False),
+            (["UpgradeSuccess", "UpgradeFailed", "DeviceRejected"], "Rejected", False),
+        ],
+    )
+    def test_of_a_device(self, said, status, is_it):
+        """A report is news where it goes further, or ends a device in another way than any callback has told."""
+        assert is_news(self.known(*said), status) is is_it
+
+    @pytest.mark.parametrize(
+        ("said", "status", "is_it"),
+        [
+            ([], "CampaignScheduled", True),
+            ([None], "CampaignScheduled", True),
+            (["CampaignQueued"], "CampaignRequestQueued", False),
+            (["CampaignQueued"], "CampaignEnded", True),
+            (["CampaignEnded"], "CampaignScheduled", False),
+            (["CampaignEnded"], "CampaignAborted", True),
+            (["CampaignEnded", "CampaignAborted"], "CampaignAborted", False),
+            (["CampaignScheduled"], "Odd", False),
+            (["Odd"], "Odder", True),
+        ],
+    )
+    def test_of_a_campaign(self, said, status, is_it):
+        """The same holds of a campaign, by its own states."""
+        assert is_campaign_news(self.campaign(*said), status) is is_it
+
+    @given(said=st.lists(updates(), max_size=6), status=st.sampled_from(DEVICE_WORDS))
+    def test_what_is_news_changes_what_is_known(self, said, status):
+        """News moves a device on, or contradicts its end; what no callback would have changed is none."""
+        known = fold_all(said)[-1] if said else None
+        at = 1_900_000_000_000_000
+        after = fold_device(known, DeviceUpdate(device_id="d1", status=status), at)
+        if is_news(known, status):
+            words = (after.status, after.contradiction, after.last_status)
+            assert normalize_device(status) in {normalize_device(word) for word in words if word}
+            assert not is_news(after, status)
+        else:
+            assert normalize_device(after.status) == normalize_device(known.status)

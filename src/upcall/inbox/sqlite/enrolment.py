@@ -44,15 +44,11 @@ _RELEASED: Final = """
     FROM releases r CROSS JOIN callbacks c ON c.id = r.callback_id WHERE r.seq > ? ORDER BY r.seq LIMIT ?
 """
 _INSERT: Final = """
-    INSERT OR IGNORE INTO work (callback_id, subscriber, device_id, order_key, state, attempts, due_at, owner) VALUES
-"""
-_VALUES: Final = "(?, ?, ?, ?, ?, ?, ?, ?)"
-# Nobody is called for it.
-_INSERT_MERGED: Final = """
     INSERT OR IGNORE INTO work
-        (callback_id, subscriber, device_id, order_key, state, attempts, due_at, finished_at, merged_with)
-    VALUES (?, ?, ?, ?, 'done', 0, 0, ?, ?)
+        (callback_id, subscriber, device_id, order_key, state, attempts, due_at, owner, finished_at, merged_with)
+    VALUES
 """
+_VALUES: Final = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _ROWS_A_STATEMENT: Final = 64
 """One statement of many rows costs half of what as many statements do."""
 # Work that was there before stays as it was, and is not the owner's: what was made has greater numbers.
@@ -152,10 +148,7 @@ class Enrolment:
         with transaction(self._connection):
             wanted = self._still_wanted(wishes, positions)
             merged = late.claim([wish.place for wish in wanted]) if late.is_any else {}
-            if merged:
-                self._write_merged([wish for wish in wanted if wish.place in merged], merged, now)
-                wanted = [wish for wish in wanted if wish.place not in merged]
-            items = self._write(wanted, now, lessee)
+            items = self._write(wanted, merged, now, lessee)
             self._advance(positions, rows)
         return len({row[0] for row in rows}), items
 
@@ -185,13 +178,15 @@ class Enrolment:
             return wishes
         return [wish for wish in wishes if wish.name in found and _is_ahead(wish.row, found[wish.name])]
 
-    def _write(self, wishes: Sequence[Wish], now: int, lessee: Lessee | None) -> list[WorkItem]:
+    def _write(
+        self, wishes: Sequence[Wish], merged: Mapping[Place, int], now: int, lessee: Lessee | None
+    ) -> list[WorkItem]:
         """Make work of wishes; return what of it is leased."""
         if not wishes:
             return []
         note_time(self._connection, now)
         (last,) = self._connection.execute("SELECT coalesce(max(id), 0) FROM work").fetchone()
-        work = list(_work(wishes, now, lessee))
+        work = list(_work(wishes, merged, now, lessee))
         for start in range(0, len(work), _ROWS_A_STATEMENT):
             some = work[start : start + _ROWS_A_STATEMENT]
             self._connection.execute(
@@ -206,12 +201,6 @@ class Enrolment:
             )
             for work_id, name, device_id, number in self._connection.execute(_MADE_LEASED, (last,))
         ]
-
-    def _write_merged(self, wishes: Sequence[Wish], merged: Mapping[Place, int], now: int) -> None:
-        """Record work that is done already: with which callback it merged."""
-        self._connection.executemany(
-            _INSERT_MERGED, [(*wish.place, wish.order_key, now, merged[wish.place]) for wish in wishes]
-        )
 
     def _advance(self, positions: dict[str, Position], rows: Sequence[Row]) -> None:
         came = max((row[0] for row in rows if not row[1]), default=0)
@@ -241,16 +230,23 @@ def _wishes(
                     yield Wish(row, subscription.name, device_id, order_key)
 
 
-def _work(wishes: Sequence[Wish], now: int, lessee: Lessee | None) -> Iterator[tuple[object, ...]]:
-    """Yield the row of each wish: leased while there is room, unless it has an order to wait in."""
+def _work(
+    wishes: Sequence[Wish], merged: Mapping[Place, int], now: int, lessee: Lessee | None
+) -> Iterator[tuple[object, ...]]:
+    """Yield the row of each wish: done where it merged; leased while there is room, unless it has an order to wait in.
+
+    In the order of the callbacks, merged or not: ordered work is handed out by its numbers, replayed too.
+    """
     owner, until = (lessee.owner, now + int(lessee.seconds * _MICROS)) if lessee else ("", 0)
     left = dict(lessee.room) if lessee else {}
     for row, name, device_id, order_key in wishes:
-        if order_key is None and left.get(name, 0) > 0:
+        if merged and (row[0], name, device_id) in merged:
+            yield row[0], name, device_id, order_key, "done", 0, 0, None, now, merged[row[0], name, device_id]
+        elif order_key is None and left.get(name, 0) > 0:
             left[name] -= 1
-            yield row[0], name, device_id, None, "leased", 1, until, owner
+            yield row[0], name, device_id, None, "leased", 1, until, owner, None, None
         else:
-            yield row[0], name, device_id, order_key, "pending", 0, now, None
+            yield row[0], name, device_id, order_key, "pending", 0, now, None, None, None
 
 
 def _is_ahead(row: Row, position: Position) -> bool:

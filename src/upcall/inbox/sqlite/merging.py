@@ -57,8 +57,10 @@ class LateCallbacks:
 
         A callback that was released may have come before the report: what it says is heard after it.
         """
+        if event.campaign_id is None or not self._is_reported(event.campaign_id):
+            return
         said = said_by(event)
-        if said is None or not self._is_reported(said.campaign_id):
+        if said is None:
             return
         before = _ANY if was_released else said.callback_id
         found = {fact: report for fact in said.facts if (report := self._report(said, fact, before)) is not None}

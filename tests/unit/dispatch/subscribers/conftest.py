@@ -18,9 +18,9 @@ RECEIVED_AT = 1_800_000_000_000_000
 def event():
     """Make a stored event of a body."""
 
-    def make(body=None, *, number=7, account="0000000001-00001", **facts):
+    def make(body=None, *, number=7, account="0000000001-00001", origin="received", **facts):
         raw = callback(**facts) if body is None else body
-        return stored_event(number, RECEIVED_AT, account, hashlib.sha256(raw).hexdigest(), raw)
+        return stored_event(number, RECEIVED_AT, account, hashlib.sha256(raw).hexdigest(), raw, origin)
 
     return make
 

@@ -57,6 +57,7 @@ def test_the_environment(tmp_path, event):
     assert not secrets.keys() & seen.keys()
     assert seen["LANG"] == "C"
     assert seen["UPCALL_EVENT_KIND"] == "upgradeFinished"
+    assert seen["UPCALL_EVENT_ORIGIN"] == "received"
     assert seen["UPCALL_EVENT_ID"] == "7"
     assert seen["UPCALL_EVENT_CAMPAIGN_ID"] == "c1"
 

@@ -72,6 +72,14 @@ class TestCloudEvents:
         assert (document["source"], document["type"]) == ("/thingspace", "com.verizon.thingspace.fota.unknown")
         assert "subject" not in document
 
+    def test_what_no_provider_sent(self, event):
+        """What was made of reports says so, and what the guard says bears neither the provider's name nor its type."""
+        made = json.loads(cloud_event(event(origin="reconciled", kind="upgradeProgress", account="a")))
+        assert (made["upcallorigin"], made["type"]) == ("reconciled", "com.verizon.thingspace.fota.upgradeProgress")
+        said = json.loads(cloud_event(event(b'{"type":"registration.drift"}', origin="guard", account="a")))
+        assert (said["upcallorigin"], said["type"]) == ("guard", "upcall.registration.drift")
+        assert (said["source"], made["source"]) == ("/upcall/accounts/a", "/thingspace/accounts/0000123456-00001")
+
     def test_passwords_are_blanked(self, event):
         """The password of a V1 message goes to nobody."""
         assert b"hunter2" not in cloud_event(event(b'{"password":"hunter2"}'))

@@ -41,6 +41,19 @@ def test_one_of_each(tmp_path):
     assert all(handler.is_ours and not handler.words for handler in handlers)
 
 
+def test_who_hears_the_guard(tmp_path, event):
+    """What the guard says goes to every subscriber but one that expects the provider's own bodies."""
+    handlers = make(
+        forward=["https://a.example/x"],
+        forward_raw=["https://a.example/x"],
+        execute=["true"],
+        jsonl=[str(tmp_path / "events.jsonl")],
+    )
+    said = event(b'{"type":"registration.drift"}', origin="guard")
+    assert [handler.wants(said) for handler in handlers] == [[""], [], [""], [""]]
+    assert [handler.wants(event(origin="reconciled")) for handler in handlers] == [[""]] * 4
+
+
 @pytest.mark.parametrize(
     "url",
     [
