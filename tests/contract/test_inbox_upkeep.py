@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from upcall.errors import StoreError, UpcallError
-from upcall.inbox import EVERYTHING, Pruned, Retention, Selection, State, Subscription, Trust, stored_event
+from upcall.inbox import EVERYTHING, Note, Pruned, Retention, Selection, State, Subscription, Trust, stored_event
 
 DAY_SECONDS = 86_400.0
 DEVICE = "490154203237518"
@@ -255,6 +255,14 @@ class TestForget:
         assert [w.device_id for number in (1, 5) for w in inbox.work(number)] == ["990000862471854", "", ""]
         assert [device.device_id for device in inbox.campaign("c1")[1]] == ["990000862471854"]
         assert inbox.check() == []
+
+    def test_notes_that_name_it_go(self, inbox, make):
+        """How far something is, as a note with the device in it says, is found out again; other notes stay."""
+        longer = f"{DEVICE}0"
+        for number, named in enumerate(({"last": DEVICE}, {"met": ["x", DEVICE]}, {"last": longer}, {DEVICE[:-1]: 1})):
+            inbox.put_note(Note(topic="reconcile", key=f"{number}", at=make.now, document=named))
+        forgotten(inbox, DEVICE, make.now)
+        assert [note.key for note in inbox.notes("reconcile")] == ["2", "3"]
 
     def test_the_key_that_handlers_see_stays(self, store, make):
         """An attempt after the device was forgotten, and the one that enrolled it, have the key of the first."""

@@ -17,6 +17,7 @@ __all__ = [
     "add_token",
     "beat",
     "drop_note",
+    "forget_notes",
     "forget_reported",
     "journal",
     "last_listed",
@@ -134,6 +135,13 @@ def forget_reported(tables: Tables, device_id: str) -> None:
     """Remove what was reported of a device."""
     for key in [key for key in tables.reported if key[1] == device_id]:
         del tables.reported[key]
+
+
+def forget_notes(tables: Tables, device_id: str) -> None:
+    """Remove the notes that name a device: what they say of how far something is, is found out again."""
+    named = msgspec.json.encode(device_id)
+    for key in [key for key, note in tables.notes.items() if named in msgspec.json.encode(note.document)]:
+        del tables.notes[key]
 
 
 def _copied(document: dict[str, Any]) -> dict[str, Any]:

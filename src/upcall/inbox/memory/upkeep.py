@@ -9,7 +9,7 @@ import msgspec
 
 from upcall.inbox.blanking import Blank
 from upcall.inbox.memory.looking import ledger, unread_by_any
-from upcall.inbox.memory.records import forget_reported, prune_records
+from upcall.inbox.memory.records import forget_notes, forget_reported, prune_records
 from upcall.inbox.values import REDELIVERY_WINDOW_MICROS, Forgotten, Pruned, Retention, State
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def forget(tables: Tables, device_id: str, after: int, limit: int) -> Forgotten:
     for key in places:
         del tables.devices[key]
     forget_reported(tables, device_id)
+    forget_notes(tables, device_id)
     next_id = looked_at[-1].id if len(later) > limit else None
     return Forgotten(len(looked_at), bodies, work, len(places), next_id)
 

@@ -6,6 +6,8 @@ import contextlib
 import sqlite3
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from upcall.inbox.blanking import Blank
 from upcall.inbox.sqlite.connection import transaction
 from upcall.inbox.sqlite.selection import in_numbers
@@ -53,6 +55,7 @@ class Forgetting:
         if is_last or after == 0:
             devices = self._forget_device(device_id)
             self._forget_reported(device_id)
+            self._forget_notes(device_id)
         if is_last:
             self._empty_log()
         return Forgotten(len(looked_at), bodies, work, devices, None if is_last else numbers[-1])
@@ -102,6 +105,13 @@ class Forgetting:
                 self._connection.executemany(
                     "DELETE FROM upcall_reported WHERE (campaign_id, device_id, state, account) = (?, ?, ?, ?)", rows
                 )
+
+    def _forget_notes(self, device_id: str) -> None:
+        """Remove the notes that name the device: what they say of how far something is, is found out again."""
+        named = msgspec.json.encode(device_id).decode()
+        if self._connection.execute("SELECT 1 FROM upcall_notes WHERE instr(document, ?)", (named,)).fetchone():
+            with transaction(self._connection):
+                self._connection.execute("DELETE FROM upcall_notes WHERE instr(document, ?)", (named,))
 
     def _empty_log(self) -> None:
         """Take what the write-ahead log still holds of it; where others are reading, the next checkpoint does."""
