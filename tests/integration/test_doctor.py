@@ -30,6 +30,7 @@ from upcall.listener.server import bind, serving
 from upcall.listener.service import CallbackService
 from upcall.registration import Target
 from upcall.registration.doctor import CHECKS, PREFLIGHT, Case, Limits, Looker, examine, preflight
+from upcall.registration.doctor.looking import resolve
 from upcall.settings import Credentials, read_settings
 from upcall.testing.loop import LoopThread
 from upcall.testing.sandbox import CREDENTIALS
@@ -403,9 +404,10 @@ def test_nothing_is_written(world):
     assert world.sandbox.deliveries() == []
 
 
-def spool_something(directory):
+def spool_something(directory, times=1):
     spool = Spool(directory)
-    spool.append([arrival(LISTED)])
+    for _ in range(times):
+        spool.append([arrival(LISTED)])
     spool.close()
 
 
@@ -447,6 +449,35 @@ def test_what_cannot_be_told_is_no_failure(world):
     results = world.examined()
     assert named(results, "failed") == []
     assert named(results, "unknown") == ["listener", "last-callback"]
+
+
+def test_a_plain_url_to_this_machine_is_in_order_for_a_sandbox(world):
+    """Where a sandbox is the provider a listener without TLS is looked at as any other, but for its certificate."""
+    listener = Listener(world.store, None)
+    world.serve(listener)
+    world.accounts, world.registered = [], f"http://127.0.0.1:{listener.port}/callbacks/{TOKEN}"
+    world.case = {"accounts": (ACCOUNT,)}
+    results = world.examined()
+    assert named(results, "failed") == named(results, "warning") == []
+    assert told(results, "certificate-chain").found == "the URL is http, which only a sandbox takes"
+    assert told(results, "forwarded-for").status == "ok"
+
+
+def test_a_name_is_resolved_as_this_machine_does():
+    """Without a resolver of the test's own the system's is asked, and tells each address once."""
+    assert resolve("127.0.0.1") == ["127.0.0.1"]
+    assert set(resolve("localhost")) <= {"127.0.0.1", "::1"}
+
+
+def test_a_spool_that_cannot_be_read_fails(world):
+    """What waits in the spool and cannot be imported is named by its file."""
+    spool_something(world.spool, times=2)
+    (path,) = world.spool.glob("*.spool")
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 3] + b"\0" * 8 + data[len(data) // 3 + 8 :])
+    results = world.examined()
+    assert named(results, "failed") == ["spool"]
+    assert f"spool file {path.stem} holds" in told(results, "spool").found
 
 
 def test_a_preflight_looks_at_the_url_alone(world):

@@ -12,7 +12,7 @@ from upcall.inbox import ListedDelivery, TokenRecord, Uptime
 from upcall.listener import Token
 from upcall.listener.probe import ProbeAnswer
 from upcall.registration import Ours, Standing, Target
-from upcall.registration.doctor import CERTAIN, CHECKS, PREFLIGHT, CheckResult, Looker, preflight
+from upcall.registration.doctor import CERTAIN, CHECKS, PREFLIGHT, CheckResult, Limits, Looker, preflight
 from upcall.registration.doctor.addresses import is_published_port, literal, unreachable
 from upcall.registration.doctor.asking import ask, request_of
 from upcall.registration.doctor.calling import ProviderSight, Signed
@@ -751,6 +751,18 @@ def test_which_part_of_a_url_is_its_token():
 
 def nobody(_):
     raise AssertionError("nothing is to be looked up")
+
+
+def test_the_page_says_how_long_a_run_may_take():
+    """The limits that the page names are those of the code."""
+    text = " ".join((ROOT / "docs" / "registration.md").read_text().split())
+    limits = Limits()
+    assert (
+        f"a URL has {limits.url_seconds:.0f} s, and one that was not begun within {limits.run_seconds / 60:.0f} min"
+        in text
+    )
+    steps = limits.resolve_seconds + (limits.addresses + 1) * limits.connect_seconds
+    assert steps + limits.handshake_seconds + limits.answer_seconds < limits.url_seconds, "no step is cut short by it"
 
 
 def test_what_is_certain_is_found_without_looking():

@@ -75,11 +75,10 @@ def of_sight(sight: Sight, *, local: bool, now: float) -> dict[str, Finding]:
         local: Whether the provider is a sandbox on this machine.
         now: The time, in seconds since 1970.
     """
-    late = sight.is_late
     tls = _PLAIN if sight.place.is_plain else None
     return {
         "port": skipped("a sandbox takes any port") if local else _port(sight),
-        "dns": _NOT_REACHED if late and not (sight.addresses or sight.dns_error) else _dns(sight, local=local),
+        "dns": _NOT_REACHED if sight.is_late else _dns(sight, local=local),
         "connect": _connect(sight),
         "tls": tls or _tls(sight),
         "tls-version": tls or _of_handshake(sight, _version),

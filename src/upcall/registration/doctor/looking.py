@@ -42,7 +42,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         answer_seconds: For one answer.
         objection_seconds: For hearing why a connection is closed, where the answer was cut off.
         url_seconds: For one URL, all of these together.
-        run_seconds: For all URLs of a run; those that were not begun by then are skipped.
+        run_seconds: For all URLs of a run: those that were not begun by then are skipped.
         addresses: How many addresses of a name are connected to.
     """
 
@@ -51,7 +51,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     handshake_seconds: float = 5.0
     answer_seconds: float = 10.0
     objection_seconds: float = 1.0
-    url_seconds: float = 30.0
+    url_seconds: float = 60.0
     run_seconds: float = 300.0
     addresses: int = 4
 
@@ -108,8 +108,7 @@ class Looker:
         place = Place.of(url)
         if now >= self._over_at:
             return Sight(place=place, is_late=True)
-        until = min(now + self.limits.url_seconds, self._over_at)
-        return _Look(self, place, tokens, local=local, until=until).see()
+        return _Look(self, place, tokens, local=local, until=now + self.limits.url_seconds).see()
 
 
 class _Look:
@@ -136,9 +135,11 @@ class _Look:
         if not self._address:
             return sight
         reply, handshake = self._ask()
+        if reply is None and handshake is None:
+            return _with(sight, attempts=(Attempt(self._address, "a connection was made, and a second one was not"),))
         sight = _with(sight, handshake=handshake, reply=reply)
         if reply is None or not reply.is_proved:
-            return _with(sight, is_late=time.monotonic() >= self._until)
+            return sight
         forged, _ = self._ask(forwarded=FORGED)
         return _with(sight, forged=forged)
 
@@ -174,14 +175,14 @@ class _Look:
         return Attempt(address)
 
     def _ask(self, *, forwarded: str | None = None) -> tuple[Reply | None, Handshake | None]:
-        """Connect, agree on TLS where there is any, and probe."""
+        """Connect, agree on TLS where there is any, and probe; nothing comes of it where no connection is made."""
         looker, handshake = self._looker, None
         nonce = secrets.token_urlsafe(_NONCE_BYTES)
         began = looker.clock()
         try:
             connection = self._connect(self._address)
         except OSError:
-            return Reply(error="a second connection was not made"), None
+            return None, None
         with contextlib.closing(connection):
             if not self._place.is_plain:
                 try:

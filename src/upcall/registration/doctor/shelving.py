@@ -98,7 +98,7 @@ def _spool(sight: SpoolSight, *, is_served: bool) -> Finding:
         return failed(sight.error)
     if sight.damaged:
         return failed(
-            f"{sight.damaged[0]} holds what cannot be read, or cannot be read at all",
+            f"spool file {sight.damaged[0]} holds what cannot be read, or cannot be read at all",
             "Keep a copy of it, and see: upcall store check",
         )
     if sight.waiting:

@@ -137,7 +137,7 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
         handshake: How TLS was agreed on.
         reply: How a probe was answered.
         forged: How a probe with a forged source was answered.
-        is_late: Whether the time for it was over before its end.
+        is_late: Whether the time of the run was over before it.
     """
 
     place: Place
