@@ -296,3 +296,14 @@ def test_one_login_a_set_of_credentials(sandbox, command, monkeypatch):
     monkeypatch.setattr(upcall.client, "ThingSpaceClient", counted)
     command("plan")
     assert len(made) == 2
+
+
+def test_the_history_tells_who_wrote_what(command, sandbox):
+    """The audit is for people: what stood, what stands, by which command of whom, and how it ended."""
+    sandbox.register(B, THEIRS)
+    assert command("apply", "--yes", "--replace")[0] == 0
+    code, lines, _ = command("callbacks", "history", B, "--json")
+    begun, ended = map(json.loads, lines)
+    assert (code, begun["outcome"], ended["outcome"]) == (0, "begun", "done")
+    assert (ended["by"], ended["action"], ended["before"], ended["after"]) == ("apply", "replace", THEIRS, URL)
+    assert "@" in ended["who"]
