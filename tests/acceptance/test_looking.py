@@ -14,7 +14,7 @@ import time
 import httpx2
 import pytest
 
-from upcall.inbox import Arrival, Retention, Selection, Subscription, Trust, open_inbox
+from upcall.inbox import Arrival, Reported, Retention, Selection, Subscription, Trust, open_inbox
 
 ACCOUNT = "0000123456-00001"
 LONG = "a campaign with a long name " * 20
@@ -108,6 +108,24 @@ def test_events_show(filled):
     assert (shown["raw"], shown["work"]) == (PROGRESS.decode(), [])
     (quarantined,) = filled.json("events", "show", "2")
     assert quarantined["evidence"] == "the body is not JSON"
+
+
+def test_events_show_what_was_reconciled(upcall):
+    """A reconciled callback says where it is from; a late one that merged with it says with which."""
+    body = message("upgradeProgress", "C-1", ("1", "UpgradeSuccess"))
+    report = Reported(account=ACCOUNT, campaign_id="C-1", device_id="1", status="UpgradeSuccess", body=body)
+    handler = Subscription("handler", lambda event: [""])
+    with open_inbox(upcall.store, create=True) as inbox:
+        inbox.subscribe(["handler"], NOW)
+        inbox.append_reported([report], NOW)
+        inbox.append([Arrival(body=body, received_at=NOW)])
+        inbox.enroll([handler], NOW)
+    (made,), (late,) = (upcall.json("events", "show", number) for number in "12")
+    assert (made["origin"], made["trust"], made["evidence"], made["received"], made["work"][0]["merged_with"]) == (
+        "reconciled", "confirmed", "the provider's report says so", [], None,
+    )  # fmt: skip
+    assert (late["origin"], late["state"], late["work"][0]["merged_with"]) == ("received", "done", 1)
+    assert "merged_with=1" in upcall.run("events", "show", "2", "--store", upcall.store).stdout
 
 
 def test_a_password_is_not_shown(upcall):

@@ -9,7 +9,7 @@ from upcall.cli.moments import words_of_count, words_of_micros
 from upcall.cli.output import line, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from upcall.inbox import CallbackRecord, Delivery, Inbox, WorkRecord
 
@@ -103,9 +103,14 @@ def details(inbox: Inbox, record: CallbackRecord) -> dict[str, Any]:
             for device in event.devices
         ],
         "drift": list(event.drift),
-        "received": [_delivery_document(delivery) for delivery in inbox.deliveries(record.id)],
+        "received": [_delivery_document(delivery) for delivery in _received(inbox, record)],
         "work": [work_document(work) for work in inbox.work(record.id)],
     }
+
+
+def _received(inbox: Inbox, record: CallbackRecord) -> Sequence[Delivery]:
+    """Return a callback's deliveries; what no provider sent was not delivered."""
+    return inbox.deliveries(record.id) if record.origin == "received" else ()
 
 
 def work_document(work: WorkRecord) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from upcall.dispatch import Worker
 from upcall.dispatch import events as events_module
 from upcall.dispatch.owner import new_owner
 from upcall.errors import StoreError
-from upcall.inbox import Trust
+from upcall.inbox import Reported, Trust
 from upcall.testing import callback
 
 BOUND = contextvars.ContextVar("BOUND", default=None)
@@ -152,6 +152,21 @@ class TestHandingOn:
         world.append(*[b"the same"] * 1000)
         await world.worker().drain()
         assert len(seen) == 1
+
+    async def test_what_was_reported_has_one_effect(self, world):
+        """A device that was reported is handled as such, and not again when its callback comes late after all."""
+        seen = []
+        world.table.on_device("UpgradeFailed")(lambda event, device: seen.append((event.origin, device.device_id)))
+        body = callback(campaign_id="c1", devices={"d1": "UpgradeFailed"})
+        report = Reported(
+            account="0000123456-00001", campaign_id="c1", device_id="d1", status="UpgradeFailed", body=body
+        )
+        for _ in range(2):
+            world.inbox.append_reported([report], world.now)
+            await world.worker().drain()
+        world.report({"d2": "UpgradeFailed", "d1": "UpgradedFailed"}, campaign_id="c1")
+        await world.worker().drain()
+        assert seen == [("reconciled", "d1"), ("received", "d2")]
 
     async def test_quarantined_callbacks_reach_no_handler(self, world):
         """No handler sees what is in quarantine."""
