@@ -14,6 +14,7 @@ from upcall.listener import Token
 from upcall.registration import registration_lock
 from upcall.registration.alerts import EVENT_KIND
 from upcall.registration.audit import TOPIC as AUDIT
+from upcall.registration.doctor import Looker
 from upcall.registration.figures import STATES, families
 from upcall.registration.guard import TOPIC, watch
 from upcall.registration.guarding import open_guard
@@ -56,12 +57,17 @@ class Place:
         self.post = Post()
         self.waits = []
         self.clients = []
+        self.addresses = []
         self.settings = Settings(
             credentials=Credentials(),
             state_dir=directory / "state",
             accounts=(Account(name=A, url=TEMPLATE), Account(name=B, url=TEMPLATE)),
             guard=GuardSettings(),
         )
+
+    def looker(self):
+        """Look at names that have no address: what only this machine sees is a warning, and costs no time."""
+        return Looker(resolver=lambda host: self.addresses)
 
     def now(self):
         return int(self.sandbox.now.timestamp() * 1e6)
@@ -71,7 +77,7 @@ class Place:
             self.clients.append(name)
             return self.sandbox.client(max_retries=0)
 
-        options = {"make_client": make_client, "now": self.now} | options
+        options = {"make_client": make_client, "now": self.now, "make_looker": self.looker} | options
         return open_guard(self.settings, self.inbox, **options)
 
     async def rounds(self, count=1, **options):
@@ -209,6 +215,19 @@ async def test_reassert_takes_back_what_was_ours(place):
     assert place.audit() == [("guard", "replace", "begun"), ("guard", "replace", "done")]
     assert place.changes() == [("in_order", "drifted"), ("drifted", "in_order")]
     assert [event["takenBack"] for event in place.events()] == [False, True]
+
+
+async def test_what_only_this_machine_sees_warns_and_with_strict_refuses(place, caplog):
+    """A name that does not resolve here may resolve elsewhere: the slot is taken back, unless --strict was given."""
+    await place.rounds(reassert=True)
+    place.sandbox.register(A, THEIRS)
+    state, left = await place.look(reassert=True, strict=True)
+    assert state == "drifted"
+    assert "fleet.example" in left
+    assert await place.stands() == THEIRS
+    assert await place.look(reassert=True) == ("in_order", None)
+    assert f"dns of {A}: fleet.example" in caplog.text
+    assert TOKEN not in caplog.text
 
 
 async def test_reassert_registers_a_slot_that_was_emptied(place):

@@ -11,6 +11,7 @@ from upcall.cli.calling import ConcurrencyOption, ConfigOption  # noqa: TC001 - 
 from upcall.cli.desired import EXIT_NO, EXIT_PROVIDER, open_wanted
 from upcall.cli.moments import words_of_count, words_of_micros
 from upcall.cli.output import JsonOption, StoreOption, emit, line, log, table
+from upcall.cli.preflight import StrictOption  # noqa: TC001 - as above
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +46,7 @@ def guard(
             show_default="[guard] reassert, else not",
         ),
     ] = None,
+    strict: StrictOption = False,
     admin: Annotated[
         str | None,
         typer.Option(metavar="HOST:PORT", help="Serve /healthz and /metrics there, such as 127.0.0.1:9465."),
@@ -65,15 +67,16 @@ def guard(
     from upcall.cli.logs import configure_logging
 
     configure_logging(logging.WARNING if once else logging.INFO)
+    options = {"reassert": reassert, "strict": strict, "max_concurrency": max_concurrency}
     with open_wanted(config, store, create=True) as wanted:
         if once:
-            return asyncio.run(_once(wanted, reassert, json=json, max_concurrency=max_concurrency))
+            return asyncio.run(_once(wanted, options, json=json))
         every_seconds = wanted.settings.guard.every_seconds if every is None else every
-        asyncio.run(_watch(wanted, every_seconds, reassert, admin=admin, json=json, max_concurrency=max_concurrency))
+        asyncio.run(_watch(wanted, every_seconds, options, admin=admin, json=json))
     return 0
 
 
-async def _once(wanted: Wanted, reassert: bool | None, *, json: bool, max_concurrency: int) -> int:
+async def _once(wanted: Wanted, options: dict[str, Any], *, json: bool) -> int:
     """Make one round, and say how each account stands after it."""
     from upcall.registration.guarding import open_guard
 
@@ -82,10 +85,9 @@ async def _once(wanted: Wanted, reassert: bool | None, *, json: bool, max_concur
         wanted.settings,
         wanted.inbox,
         wanted.given,
-        reassert=reassert,
         wait_seconds=_WAIT_SECONDS,
         patience_seconds=_ALERT_SECONDS,
-        max_concurrency=max_concurrency,
+        **options,
     ) as watcher:
         seen = await watcher.round()
     _say(seen, json=json)
@@ -97,11 +99,10 @@ async def _once(wanted: Wanted, reassert: bool | None, *, json: bool, max_concur
 async def _watch(
     wanted: Wanted,
     every_seconds: float,
-    reassert: bool | None,
+    options: dict[str, Any],
     *,
     admin: str | None,
     json: bool,
-    max_concurrency: int,
 ) -> None:
     """Make rounds until a signal comes."""
     import asyncio
@@ -124,8 +125,7 @@ async def _watch(
             wanted.inbox,
             wanted.given,
             figures=figures,
-            reassert=reassert,
-            max_concurrency=max_concurrency,
+            **options,
         ) as watcher,
     ):
         log(f"upcall: watching {words_of_count(len(wanted.targets), 'account')} every {every_seconds:g} s.")

@@ -95,6 +95,7 @@ class Guard:
         allow_http: Admit http URLs to this machine.
         now: Returns the time, UTC microseconds.
         wait_seconds: How long to wait for another writer.
+        preflight: Looks at URLs before they are written again, and returns which accounts' must not be, with why.
     """
 
     def __init__(
@@ -110,7 +111,9 @@ class Guard:
         allow_http: bool = False,
         now: Callable[[], int],
         wait_seconds: float = 0.0,
+        preflight: Callable[[Sequence[Target]], Awaitable[Mapping[str, str]]],
     ) -> None:
+        self.preflight: Callable[[Sequence[Target]], Awaitable[Mapping[str, str]]] = preflight
         self.inbox: Inbox = inbox
         self.callers: Callers = callers
         self.alerts: Alerts = alerts
@@ -233,6 +236,10 @@ class _Round:
             for account, look in self._looks.items()
             if look.watch.state in {"drifted", "none"} and look.left is None
         }
+        if not looks:
+            return
+        for account, why in (await self._guard.preflight([look.target for look in looks.values()])).items():
+            looks.pop(account).left = why
         audit = Audit(self._guard.inbox, "guard", now=self._guard.now)
         ends = await self._guard.callers.each(
             {account: look.target.credentials for account, look in looks.items()},

@@ -9,24 +9,28 @@ import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from upcall.inbox import open_inbox
 from upcall.registration.alerts import Alerts, Poster
 from upcall.registration.callers import Callers, clients_of
+from upcall.registration.doctor import Looker, concluded, preflight
 from upcall.registration.figures import GuardFigures
 from upcall.registration.guard import Guard, watch
 from upcall.registration.reading import read_desired
+from upcall.thingspace import is_loopback_host
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from upcall.client import AsyncThingSpaceClient
     from upcall.inbox import Inbox
     from upcall.listener import Token
+    from upcall.registration.desired import Target
     from upcall.registration.guard import Seen
     from upcall.settings import Settings
 
-__all__ = ["GuardThread", "open_guard"]
+__all__ = ["GuardThread", "is_local", "open_guard"]
 
 _log = logging.getLogger("upcall.guard")
 
@@ -43,6 +47,8 @@ async def open_guard(
     *,
     figures: GuardFigures | None = None,
     reassert: bool | None = None,
+    strict: bool = False,
+    make_looker: Callable[[], Looker] = Looker,
     wait_seconds: float = 0.0,
     patience_seconds: float = 0.5,
     max_concurrency: int = 8,
@@ -57,6 +63,8 @@ async def open_guard(
         given: The tokens that the environment gives, in the place of the store's.
         figures: What it counts, None for figures of its own.
         reassert: Take back a slot that was ours; None for what the settings say.
+        strict: Leave a slot, too, whose URL does not look right from this machine.
+        make_looker: Makes what looks at URLs before they are written again.
         wait_seconds: How long a round waits for another writer.
         patience_seconds: How long the end waits for alerts that are under way.
         max_concurrency: How many calls at once.
@@ -82,10 +90,29 @@ async def open_guard(
             allow_http=bool(settings.allow_http),
             now=now,
             wait_seconds=wait_seconds,
+            preflight=partial(_preflight, settings, make_looker, strict=strict),
         )
     finally:
         await alerts.aclose(patience_seconds=patience_seconds)
         await callers.aclose()
+
+
+def is_local(settings: Settings) -> bool:
+    """Tell whether the provider is a sandbox on this machine, for which other addresses and ports are right."""
+    return is_loopback_host(urlsplit(settings.base_url or "").hostname or "")
+
+
+async def _preflight(
+    settings: Settings, make_looker: Callable[[], Looker], targets: Sequence[Target], *, strict: bool
+) -> Mapping[str, str]:
+    """Look at URLs that are to be written again; return which must not be, and warn of the rest."""
+    results = await asyncio.to_thread(
+        preflight, targets, make_looker(), local=is_local(settings), allow_http=bool(settings.allow_http)
+    )
+    found = concluded(results, strict=strict)
+    for warning in found.warnings:
+        _log.warning("%s", warning)
+    return found.refusals
 
 
 class GuardThread:

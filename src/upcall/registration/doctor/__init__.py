@@ -7,7 +7,7 @@ those who judge do no I/O. One fault is one failure: a check is skipped where on
 from upcall.registration.doctor.catalogue import CHECKS, Check
 from upcall.registration.doctor.examining import Case, examine
 from upcall.registration.doctor.looking import Limits, Looker
-from upcall.registration.doctor.preflight import CERTAIN, PREFLIGHT, preflight
+from upcall.registration.doctor.preflight import CERTAIN, PREFLIGHT, Preflight, concluded, preflight
 from upcall.registration.doctor.results import CheckResult
 
 __all__ = [
@@ -19,6 +19,8 @@ __all__ = [
     "CheckResult",
     "Limits",
     "Looker",
+    "Preflight",
+    "concluded",
     "examine",
     "preflight",
 ]

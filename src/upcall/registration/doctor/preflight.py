@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from upcall.registration.doctor.results import CheckResult
     from upcall.registration.doctor.sights import Sight
 
-__all__ = ["CERTAIN", "LOOKED_AT", "PREFLIGHT", "Viewed", "look_at_all", "preflight"]
+__all__ = ["CERTAIN", "LOOKED_AT", "PREFLIGHT", "Preflight", "Viewed", "concluded", "look_at_all", "preflight"]
 
 CERTAIN: Final = frozenset({"account-form", "url-form"})
 """The checks whose failure is certain wherever they are made: a write is refused by them. What the others find may
@@ -55,6 +55,9 @@ LOOKED_AT: Final = {
     )
 }
 """The checks that a look at a URL admits, as they are without one."""
+
+
+_NAMED_ACCOUNTS: Final = 3
 
 
 class Viewed(msgspec.Struct, frozen=True):
@@ -117,6 +120,45 @@ def preflight(
         chain.take({name: findings[name] for name in PREFLIGHT}, account=target.account)
         results += chain.results
     return results
+
+
+class Preflight(msgspec.Struct, frozen=True):
+    """Hold what a look at URLs means for writing them.
+
+    Args:
+        refusals: The accounts whose URL must not be registered, each with why.
+        warnings: What else is wrong, a sentence each, however many accounts have it.
+    """
+
+    refusals: dict[str, str]
+    warnings: tuple[str, ...]
+
+
+def concluded(results: Sequence[CheckResult], *, strict: bool) -> Preflight:
+    """Return what the results of `preflight` mean: what is certain refuses, what only this machine sees warns.
+
+    Args:
+        results: What was found.
+        strict: Whether what only this machine sees refuses too.
+    """
+    bad = [result for result in results if result.status in {"failed", "warning"}]
+    refusing = [result for result in bad if result.status == "failed" and (strict or result.name in CERTAIN)]
+    refusals = {result.account: _said(result) for result in reversed(refusing) if result.account is not None}
+    alike: dict[tuple[str, str], list[str]] = {}
+    for result in bad:
+        if result.account not in refusals:
+            alike.setdefault((result.name, _said(result)), []).append(result.account or "")
+    return Preflight(refusals, tuple(_warning(name, said, accounts) for (name, said), accounts in alike.items()))
+
+
+def _warning(name: str, said: str, accounts: Sequence[str]) -> str:
+    more = f" and {len(accounts) - _NAMED_ACCOUNTS} more" if len(accounts) > _NAMED_ACCOUNTS else ""
+    return f"{name} of {', '.join(accounts[:_NAMED_ACCOUNTS])}{more}: {said}"
+
+
+def _said(result: CheckResult) -> str:
+    found = result.found if result.found.endswith(".") else f"{result.found}."
+    return f"{found} {result.todo}".strip()
 
 
 def look_at_all(
