@@ -10,7 +10,6 @@ import typer
 from upcall.cli.calling import Book, error_document, settings_of
 from upcall.cli.moments import words_of_count
 from upcall.cli.output import emit, log, table
-from upcall.cli.tokens import given_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -129,6 +128,7 @@ def open_wanted(
         SettingsError: The file lists no accounts, or not those that are named; or pruning is asked for beside a choice.
         StoreError: The store cannot be used.
     """
+    from upcall.cli.tokens import given_tokens
     from upcall.errors import SettingsError
     from upcall.registration import read_desired, select_targets
 
@@ -164,6 +164,7 @@ def targets_of_file(settings: Settings, store: str | None) -> dict[str, Target]:
     Raises:
         SettingsError: The tokens that the environment gives cannot be used.
     """
+    from upcall.cli.tokens import given_tokens
     from upcall.errors import StoreError
     from upcall.registration import read_desired
 
