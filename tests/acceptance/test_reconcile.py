@@ -25,6 +25,14 @@ CAMPAIGN = {
 }
 
 
+HANDLERS = """
+@app.on_device()
+def hear(event, device):
+    with (HERE / "heard").open("a") as file:
+        file.write(f"{device.device_id} {device.status} {event.origin}\\n")
+"""
+
+
 def advance(sandbox, seconds):
     body = json.dumps({"advance_seconds": seconds}).encode()
     root = sandbox.url.removesuffix("/api")
@@ -37,20 +45,23 @@ def outage(upcall):
     """A campaign that is over, of which the listener heard the beginning only: the client, its id, the environment."""
     sandbox = upcall.start("sandbox", "--port", "0", "--allow-http", "--clock", "manual", "--seed", "7", "--quiet")
     sandbox.wait_until_ready()
-    listener = upcall.listen()
+    upcall.handlers(HANDLERS)
+    listener = upcall.listen("handlers:app")
     with ThingSpaceClient(
         base_url=sandbox.url, credentials=CREDENTIALS, allow_http=True, state_dir=upcall.directory / "client"
     ) as client:
         client.callbacks.register_callback(ACCOUNT, {"url": listener.url})
         campaign_id = client.campaigns_v2.schedule_campaign_firmware_upgrade(ACCOUNT, CAMPAIGN)["id"]
         advance(sandbox, 600)
+        # A handler that is killed at its work does it again, which is not what is counted here.
+        upcall.until(lambda: {event["state"] for event in upcall.json("events", "list", "--limit", "0")} == {"done"})
         listener.kill()
         advance(sandbox, 5400)
         yield client, campaign_id, OURS | {"THINGSPACE_BASE_URL": sandbox.url}
 
 
 def test_what_a_killed_listener_missed_is_read_back(upcall, outage):
-    """A dry run says no and keeps nothing, the run says what differed, and another one finds nothing."""
+    """A dry run keeps nothing; the run, beside a listener that is back, has handlers hear of each device once."""
     client, campaign_id, environment = outage
     page = client.software_management_reports_v2.get_campaign_device_status(ACCOUNT, campaign_id)
     truth = {device["deviceId"]: device["status"] for device in page["deviceList"]}
@@ -61,6 +72,7 @@ def test_what_a_killed_listener_missed_is_read_back(upcall, outage):
     assert (dry.returncode, dry.stderr) == (1, "")
     assert len(upcall.json("events", "list", "--limit", "0")) == stored
 
+    upcall.listen("handlers:app")
     done = upcall.run(*words, **environment)
     assert (done.returncode, done.stderr) == (0, "")
     (document,) = map(json.loads, done.stdout.splitlines())
@@ -76,6 +88,11 @@ def test_what_a_killed_listener_missed_is_read_back(upcall, outage):
     reconciled = [event for event in events if event["origin"] == "reconciled"]
     assert len(reconciled) == document["differed"] + document["campaigns_differed"]
     assert {event["trust"] for event in reconciled} == {"confirmed"}
+
+    upcall.until(lambda: sum("reconciled" in line for line in upcall.read("heard")) == document["differed"])
+    heard = [tuple(line.split()[:2]) for line in upcall.read("heard")]
+    assert len(heard) == len(set(heard))
+    assert truth.items() <= set(heard)
 
     (again,) = [json.loads(line) for line in upcall.run(*words, **environment).stdout.splitlines()]
     assert (again["differed"], again["campaigns_differed"]) == (0, 0)

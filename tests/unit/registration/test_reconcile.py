@@ -514,6 +514,15 @@ def test_a_refused_login_is_not_tried_for_each_account(world, tmp_path):
     assert not any(result.finished for result in results)
 
 
+def test_an_account_that_is_refused_to_us_does_not_stop_the_rest(world):
+    """Credentials that may not see one account may see another."""
+    world.provider.add("d", {imei(2): "UpgradePending"}, account=OTHER)
+    world.provider.oddities.append(lambda path, _, answer: (403, {}) if ACCOUNT in path else answer)
+    first, second = world.reconcile(ACCOUNT, OTHER)
+    assert "403" in first.errors[0]
+    assert (second.differed, second.errors) == (1, ())
+
+
 # --- Going on --------------------------------------------------------------------------------------------------------
 
 
@@ -604,6 +613,13 @@ def test_notes_that_cannot_be_read_are_left_behind(world):
     world.inbox.put_note(Note(topic="reconcile", key=OTHER, at=NOW, document={"begun_at": "another's"}))
     assert world.reconcile()[0].finished
     assert [note.key for note in world.inbox.notes("reconcile")] == [OTHER]
+    world.inbox.put_note(Note(topic="reconcile", key=ACCOUNT, at=NOW, document={"begun_at": NOW, "since": NOW - DAY}))
+    for number, odd in enumerate(({}, {"page": "x"}, {"found": {"devices": "many"}, "begun_at": NOW})):
+        document = {"account": ACCOUNT, **odd}
+        world.inbox.put_note(Note(topic="reconcile.found", key=f"{number}", at=NOW, document=document))
+    (result,) = world.reconcile()
+    assert (result.devices, result.errors) == (1, ())
+    assert world.inbox.notes("reconcile.found") == []
 
 
 def test_a_run_that_is_told_to_end_begins_no_other_account(world):

@@ -9,7 +9,7 @@ from upcall.registration.outages import away_spans, elsewhere_spans
 from upcall.registration.reconcile.choosing import window_start
 from upcall.registration.reconcile.pace import Pace
 from upcall.registration.reconcile.reader import Reader
-from upcall.registration.reconcile.running import AccountRun, Terms
+from upcall.registration.reconcile.running import AccountRun, Terms, catch_up
 from upcall.registration.reconcile.values import Reconciled
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from upcall.client import ThingSpaceClient
     from upcall.errors import CredentialsError
-    from upcall.inbox import Inbox
+    from upcall.inbox import CampaignRecord, Inbox
     from upcall.registration.reconcile.values import ReconcileProgress
 
 __all__ = ["SILENT_AFTER_SECONDS", "default_since", "reconcile_accounts"]
@@ -78,6 +78,7 @@ def reconcile_accounts(
     terms = Terms(
         now=now, silent_after_micros=round(silent_after_seconds * _SECOND), is_dry=dry_run, on_progress=on_progress
     )
+    told = _told(inbox)
     refusals: dict[ThingSpaceClient, CredentialsError] = {}
     results: list[Reconciled] = []
     for account in dict.fromkeys(accounts):
@@ -90,13 +91,23 @@ def reconcile_accounts(
             error = f"{refusals[client]}"
             results.append(Reconciled(account=account, since=start, until=began_at, finished=False, errors=(error,)))
         else:
-            run = AccountRun(account, Reader(client, account, pace=pace, is_stopping=is_stopping), inbox, terms)
+            reader = Reader(client, account, pace=pace, is_stopping=is_stopping)
+            run = AccountRun(account, told.get(account, {}), reader, inbox, terms)
             results.append(run.run(start))
             if run.refusal is not None:
                 refusals[client] = run.refusal
         if on_result is not None:
             on_result(results[-1])
     return results
+
+
+def _told(inbox: Inbox) -> dict[str, dict[str, CampaignRecord]]:
+    """Return the campaigns as callbacks tell them, by account and by name: once, for it looks at every device."""
+    catch_up(inbox)
+    told: dict[str, dict[str, CampaignRecord]] = {}
+    for record in inbox.campaigns():
+        told.setdefault(record.account or "", {})[record.campaign_id] = record
+    return told
 
 
 def default_since(inbox: Inbox, account: str, now: int) -> int:

@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from upcall.registration.reconcile.pages import DevicePage, ReportedCampaign
     from upcall.registration.reconcile.reader import Reader
 
-__all__ = ["AccountRun", "Terms"]
+__all__ = ["AccountRun", "Terms", "catch_up"]
 
 _AT_A_TIME: Final = 500
 """Callbacks that are looked at in one step."""
 _OF_ONE_CAMPAIGN: Final = frozenset({400, 404, 410})
 """Refusals that are about one campaign's report, and not about the account's."""
+_OF_EVERYBODY: Final = frozenset({"request_token", "login"})
+"""Operations that are refused for each account of these credentials if they are for one."""
 _BEGINNING: Final = "0"
 """Source: reports V2, "start with lastSeenDeviceId 0" (documented)."""
 
@@ -57,18 +59,32 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     on_progress: Callable[[ReconcileProgress], object] | None = None
 
 
+def catch_up(inbox: Inbox) -> None:
+    """Bring the read model up to the newest callback; it ends where callbacks keep coming, too."""
+    newest = inbox.callbacks(limit=1, bodies=False)
+    while newest and inbox.project(upto=newest[-1].id):
+        pass
+
+
 class AccountRun:
     """Reconcile one account, once.
 
     Args:
         account: The account.
+        told: Its campaigns as callbacks tell them, by name.
         reader: Reads its reports.
         inbox: Where they are kept.
         terms: How it is done.
+
+    Attributes:
+        refusal: Why the provider refuses who calls, None where it does not.
     """
 
-    def __init__(self, account: str, reader: Reader, inbox: Inbox, terms: Terms) -> None:
+    def __init__(
+        self, account: str, told: Mapping[str, CampaignRecord], reader: Reader, inbox: Inbox, terms: Terms
+    ) -> None:
         self._account = account
+        self._told = told
         self._reader = reader
         self._inbox = inbox
         self._terms = terms
@@ -96,15 +112,16 @@ class AccountRun:
         except StoppedError:
             return self._result(finished=False)
         except ThingSpaceError as error:
-            self.refusal = error if isinstance(error, CredentialsError) else None
+            if isinstance(error, CredentialsError) and error.operation in _OF_EVERYBODY:
+                self.refusal = error
             return self._result(f"{error}", finished=False)
         self._trail.clear()
         return self._result(finished=True)
 
     def _read(self) -> None:
-        known = {record.campaign_id: record for record in self._told() if record.account == self._account}
-        listed = self._list(known)
-        chosen = {campaign.campaign_id: campaign for campaign in choose(listed.values(), known, self._position.since)}
+        listed = self._list()
+        wanted = choose(listed.values(), self._told, self._position.since)
+        chosen = {campaign.campaign_id: campaign for campaign in wanted}
         under_way = self._position.campaign_id
         if under_way in listed:  # first, and whether or not it would be chosen now that some of it was read
             chosen = {under_way: listed[under_way]} | chosen
@@ -112,18 +129,11 @@ class AccountRun:
         self._to_read = len(self._position.done) + len(left)
         self._report()
         for campaign in left:
-            self._read_campaign(campaign, known.get(campaign.campaign_id))
+            self._read_campaign(campaign, self._told.get(campaign.campaign_id))
 
-    def _told(self) -> list[CampaignRecord]:
-        """Return the campaigns as callbacks tell them up to now."""
-        newest = self._inbox.callbacks(limit=1, bodies=False)
-        while newest and self._inbox.project(upto=newest[-1].id):
-            pass
-        return self._inbox.campaigns()
-
-    def _list(self, known: Mapping[str, CampaignRecord]) -> dict[str, ReportedCampaign]:
+    def _list(self) -> dict[str, ReportedCampaign]:
         """Return the account's campaigns as the provider has them, and name those that it does not have."""
-        unfinished = [record for record in known.values() if is_open(record)]
+        unfinished = [record for record in self._told.values() if is_open(record)]
         listing = self._reader.campaigns(some_expected=bool(unfinished))
         self._note(remarks=listing.remarks, errors=(f"{listing.trouble}.",) if listing.trouble else ())
         listed = {campaign.campaign_id: campaign for campaign in listing.campaigns}
@@ -188,6 +198,7 @@ class AccountRun:
         return None
 
     def _told_devices(self, campaign_id: str) -> dict[str, DeviceRecord]:
+        catch_up(self._inbox)
         found = self._inbox.campaign(campaign_id)
         return {} if found is None else {device.device_id: device for device in found[1]}
 

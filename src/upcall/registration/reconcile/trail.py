@@ -20,6 +20,16 @@ FINDINGS: Final = "reconcile.found"
 """The topic of the notes that say what was found, by account, campaign and page."""
 
 
+class _Finding(msgspec.Struct, frozen=True):
+    """Hold what a note says of one page."""
+
+    account: str
+    begun_at: int
+    campaign_id: str
+    page: int
+    found: Found
+
+
 class Trail:
     """Keep where the run of one account is.
 
@@ -49,9 +59,9 @@ class Trail:
             self.clear()
             return None
         for note in self._findings():
-            found = _read(note.document.get("found"), Found)
-            if found is not None and note.document.get("begun_at") == position.begun_at:
-                self._found[(str(note.document.get("campaign_id")), int(note.document.get("page", 0)))] = found
+            finding = _read(note.document, _Finding)
+            if finding is not None and finding.begun_at == position.begun_at:
+                self._found[(finding.campaign_id, finding.page)] = finding.found
         return position
 
     def find(self, position: Position, found: Found) -> None:
@@ -90,13 +100,7 @@ class Trail:
         self._found[place] = found
         if self._is_kept:
             campaign_id, page = place
-            document = {
-                "account": self._account,
-                "begun_at": begun_at,
-                "campaign_id": campaign_id,
-                "page": page,
-                "found": msgspec.to_builtins(found),
-            }
+            document = msgspec.to_builtins(_Finding(self._account, begun_at, campaign_id, page, found))
             key = f"{self._account} {campaign_id} {page:06d}"
             self._inbox.put_note(Note(topic=FINDINGS, key=key, at=begun_at, document=document))
 
