@@ -230,6 +230,24 @@ async def test_what_only_this_machine_sees_warns_and_with_strict_refuses(place, 
     assert TOKEN not in caplog.text
 
 
+async def test_drift_is_told_before_anything_is_mended(place):
+    """A look at the URL and a write may take their time: whoever is to know of a theft knows it before."""
+    await place.rounds(reassert=True)
+    place.sandbox.register(A, THEIRS)
+    told = []
+
+    async def preflight(targets):
+        told.extend(place.changes())
+        told.extend(event["state"] for event in place.events())
+        return {}
+
+    async with place.guard(reassert=True) as guard:
+        guard.preflight = preflight
+        await guard.round()
+    assert told == [("in_order", "drifted"), "drifted"]
+    assert [event["state"] for event in place.events()] == ["drifted", "in_order"]
+
+
 async def test_reassert_registers_a_slot_that_was_emptied(place):
     """A slot of ours in which nothing stands harms nobody when it is filled."""
     await place.rounds(reassert=True)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from upcall.client.retry import RETRY_STATUSES, RetryPolicy, retry_after_seconds
 from upcall.errors import DeliveryError, SettingsError
-from upcall.inbox import Arrival
+from upcall.inbox import Arrival, Origin
 from upcall.outbound import GuardedPoster, OwnTarget
 from upcall.redact import mask_url_token
 from upcall.registration.watching import text_of
@@ -186,7 +186,7 @@ def _arrival(transition: Transition, text: str) -> Arrival:
         received_at=transition.at,
         evidence="the guard says so",
         account=transition.account,
-        origin="guard",
+        origin=Origin.GUARD,
     )
 
 

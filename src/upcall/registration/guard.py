@@ -136,9 +136,6 @@ class Guard:
         standing = await self.read(self._desire().targets)
         with registration_lock(self._state_dir, "guard", wait_seconds=self._wait_seconds):
             seen = await _Round(self, self._desire()).conclude(standing)
-        for one in seen:
-            for transition in one.transitions:
-                self.alerts.tell(transition)
         self._count(seen)
         return seen
 
@@ -292,17 +289,20 @@ class _Round:
         return any(Token(target.tokens[0]).id in listener.tokens for listener in listeners)
 
     def _keep(self, looks: Iterable[_Look]) -> None:
-        """Write what is known now, each change in the journal once."""
+        """Write what is known now, each change in the journal, and tell of it: once, and before anything is mended."""
         now = self._guard.now()
         for look in looks:
-            for change in look.transitions[look.kept :]:
+            changes = look.transitions[look.kept :]
+            look.kept = len(look.transitions)
+            for change in changes:
                 self._guard.inbox.record(
                     JournalEntry(topic=TOPIC, at=change.at, account=change.account, document=change.document())
                 )
-            look.kept = len(look.transitions)
             self._guard.inbox.put_note(
                 Note(topic=TOPIC, key=look.target.account, at=now, document=look.watch.document())
             )
+            for change in changes:
+                self._guard.alerts.tell(change)
 
     def _seen(self, target: Target) -> Seen:
         look = self._looks.get(target.account)

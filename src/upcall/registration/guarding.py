@@ -8,13 +8,13 @@ import logging
 import threading
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from upcall.inbox import open_inbox
 from upcall.registration.alerts import Alerts, Poster
 from upcall.registration.callers import Callers, clients_of
-from upcall.registration.doctor import Looker, concluded, preflight
+from upcall.registration.doctor import Limits, Looker, concluded, preflight
 from upcall.registration.figures import GuardFigures
 from upcall.registration.guard import Guard, watch
 from upcall.registration.reading import read_desired
@@ -32,6 +32,17 @@ if TYPE_CHECKING:
 
 __all__ = ["GuardThread", "is_local", "open_guard"]
 
+_LOOK: Final = Limits(
+    resolve_seconds=3.0,
+    connect_seconds=3.0,
+    handshake_seconds=3.0,
+    answer_seconds=5.0,
+    url_seconds=10.0,
+    run_seconds=20.0,
+    addresses=2,
+)
+"""What a look may take before a slot is taken back: callbacks go elsewhere meanwhile, and other writers wait."""
+
 _log = logging.getLogger("upcall.guard")
 
 
@@ -48,7 +59,7 @@ async def open_guard(
     figures: GuardFigures | None = None,
     reassert: bool | None = None,
     strict: bool = False,
-    make_looker: Callable[[], Looker] = Looker,
+    make_looker: Callable[[], Looker] = lambda: Looker(limits=_LOOK),
     wait_seconds: float = 0.0,
     patience_seconds: float = 0.5,
     max_concurrency: int = 8,
