@@ -84,12 +84,12 @@ def apply(
 
 def _permit(flawed: Mapping[str, str], *, replace: bool) -> Callable[[Step], str | None]:
     """Return what says why a write must not be made."""
+    from upcall.redact import mask_url_token
 
     def permit(step: Step) -> str | None:
         if step.action == "replace" and not replace:
-            return (
-                f"{step.registered} is registered and is not ours, so it was left alone. To take its place: --replace"
-            )
+            stands = mask_url_token(step.registered or "")
+            return f"{stands} is registered and is not ours, so it was left alone. To take its place: --replace"
         return flawed.get(step.account)
 
     return permit

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
+from upcall.redact import mask_url_token
 from upcall.registration.planning import Standing, Step
 from upcall.thingspace import check_account, check_callback_url
 
@@ -162,7 +163,8 @@ def _write(step: Step, audit: Audit) -> Flow:
         writing.ended("done")
         return Applied(step=step, outcome="done", stands=stands)
     writing.ended("differs", stands=stands)
-    why = f"{step.desired or 'nothing'} was to stand, but {stands or 'nothing'} was read back"
+    wanted, found = (mask_url_token(url) if url else "nothing" for url in (step.desired, stands))
+    why = f"{wanted} was to stand, but {found} was read back"
     return Applied(step=step, outcome="differs", stands=stands, why=why)
 
 

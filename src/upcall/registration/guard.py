@@ -51,7 +51,10 @@ TOPIC: Final = "guard"
 """The topic of its notes, one an account, and of its journal, an entry a transition."""
 
 READ_SECONDS: Final = 120.0
-"""How long the reading of a round may take: a provider that hangs must not hold up the next one."""
+"""How long the reading of a round may take at least, and `_EACH_SECONDS` more for each account: a provider that hangs
+must not hold up the next round for ever, and many accounts take their time."""
+
+_EACH_SECONDS: Final = 1.0
 
 _AGAIN_SECONDS: Final = 10.0
 _CALL_SECONDS: Final = 20.0
@@ -142,7 +145,8 @@ class Guard:
     async def read(self, targets: Sequence[Target]) -> dict[str, Standing]:
         """Read what is registered for those that have a URL to compare it with."""
         accounts = {target.account: target.credentials for target in targets if target.url is not None}
-        ends = await self.callers.each(accounts, _read, within_seconds=READ_SECONDS)
+        within_seconds = READ_SECONDS + _EACH_SECONDS * len(accounts)
+        ends = await self.callers.each(accounts, _read, within_seconds=within_seconds)
         return {account: _standing(account, ends.get(account)) for account in accounts}
 
     def _count(self, seen: Sequence[Seen]) -> None:
