@@ -1,5 +1,6 @@
 """A guard that runs by itself in a thread: it ends at once when asked, and nothing that fails ends it."""
 
+import asyncio
 import logging
 import socket
 import threading
@@ -7,6 +8,7 @@ import threading
 import pytest
 
 from upcall.inbox import TokenRecord, open_inbox
+from upcall.registration.callers import Callers
 from upcall.registration.guarding import GuardThread
 from upcall.settings import Account, Credentials, Settings
 
@@ -124,3 +126,21 @@ def test_stopping_twice_is_stopping_once(make_thread, silent):
     thread = make_thread()
     thread.stop(within_seconds=10)
     thread.stop()
+
+
+async def test_a_call_that_hangs_costs_its_own_account_only():
+    """When a round's time is over, what has ended counts, and what has not is missing: no round waits for ever."""
+
+    class Client:
+        async def aclose(self):
+            pass
+
+    async def call(client, account):
+        if account == "hangs":
+            await asyncio.Event().wait()
+        return account
+
+    callers = Callers(lambda name: Client(), max_concurrency=2)
+    ends = await callers.each(dict.fromkeys(("hangs", "one", "two")), call, within_seconds=0.01)
+    await callers.aclose()
+    assert {account: end.result for account, end in ends.items()} == {"one": "one", "two": "two"}
