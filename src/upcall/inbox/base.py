@@ -342,8 +342,8 @@ class Inbox(Protocol):
         """Return entries of a topic, oldest first; a limit takes the newest ones, 0 means all."""
         ...
 
-    def put_note(self, note: Note) -> None:
-        """Write a note in the place of the one with its topic and key."""
+    def put_note(self, *notes: Note) -> None:
+        """Write notes, each in the place of the one with its topic and key; all of them or none."""
         ...
 
     def notes(self, topic: str) -> list[Note]:

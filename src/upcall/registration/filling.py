@@ -183,7 +183,8 @@ class GapFiller:
             for client in clients.values():
                 client.close()
         _tell(results)
-        whole = not self._stopping.is_set() and all(result.finished and not result.errors for result in results)
+        # What was read to its end is not read again, though a report in it may be refused each time.
+        whole = not self._stopping.is_set() and all(result.finished for result in results)
         if whole:
             inbox.put_note(Note(topic=TOPIC, key="", at=now))
         return whole

@@ -294,19 +294,19 @@ class _Round:
 
     def _keep(self, looks: Iterable[_Look]) -> None:
         """Write what is known now, each change in the journal, and tell of it: once, and before anything is mended."""
-        now = self._guard.now()
-        for look in looks:
-            changes = look.transitions[look.kept :]
-            look.kept = len(look.transitions)
-            for change in changes:
-                self._guard.inbox.record(
-                    JournalEntry(topic=TOPIC, at=change.at, account=change.account, document=change.document())
-                )
-            self._guard.inbox.put_note(
-                Note(topic=TOPIC, key=look.target.account, at=now, document=look.watch.document())
+        now, looks = self._guard.now(), list(looks)
+        changes = [change for look in looks for change in look.transitions[look.kept :]]
+        for change in changes:
+            self._guard.inbox.record(
+                JournalEntry(topic=TOPIC, at=change.at, account=change.account, document=change.document())
             )
-            for change in changes:
-                self._guard.alerts.tell(change)
+        self._guard.inbox.put_note(
+            *(Note(topic=TOPIC, key=look.target.account, at=now, document=look.watch.document()) for look in looks)
+        )
+        for look in looks:
+            look.kept = len(look.transitions)
+        for change in changes:
+            self._guard.alerts.tell(change)
 
     def _seen(self, target: Target) -> Seen:
         look = self._looks.get(target.account)

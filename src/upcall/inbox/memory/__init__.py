@@ -351,10 +351,11 @@ class MemoryInbox:
         """Return entries of a topic, oldest first; a limit takes the newest ones, 0 means all."""
         return records.journal(self._store.tables, topic, account, since, limit)
 
-    def put_note(self, note: Note) -> None:
-        """Write a note in the place of the one with its topic and key."""
+    def put_note(self, *notes: Note) -> None:
+        """Write notes, each in the place of the one with its topic and key; all of them or none."""
         with self._store.write() as tables:
-            records.put_note(tables, note)
+            for note in notes:
+                records.put_note(tables, note)
 
     def notes(self, topic: str) -> list[Note]:
         """Return the notes of a topic, by key."""

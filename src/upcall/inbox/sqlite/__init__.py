@@ -326,10 +326,10 @@ class SqliteInbox:
         with store_errors(self.path):
             return self._records.journal(topic, account, storable(since), limit)
 
-    def put_note(self, note: Note) -> None:
-        """Write a note in the place of the one with its topic and key."""
+    def put_note(self, *notes: Note) -> None:
+        """Write notes, each in the place of the one with its topic and key; all of them or none."""
         with store_errors(self.path):
-            self._records.put_note(note)
+            self._records.put_note(notes)
 
     def notes(self, topic: str) -> list[Note]:
         """Return the notes of a topic, by key."""

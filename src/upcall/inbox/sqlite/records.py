@@ -11,6 +11,7 @@ from upcall.inbox.sqlite.connection import synchronous, transaction
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Sequence
 
 __all__ = ["Records", "prune_records"]
 
@@ -84,12 +85,12 @@ class Records:
             for topic, at, owner, document, number in reversed(rows)
         ]
 
-    def put_note(self, note: Note) -> None:
-        """Write a note in the place of the one with its topic and key."""
+    def put_note(self, notes: Sequence[Note]) -> None:
+        """Write notes, each in the place of the one with its topic and key; all of them or none."""
+        rows = [(note.topic, note.key, note.at, _text(note.document)) for note in notes]
         with transaction(self._connection):
-            self._connection.execute(
-                "INSERT OR REPLACE INTO upcall_notes (topic, key, at, document) VALUES (?, ?, ?, ?)",
-                (note.topic, note.key, note.at, _text(note.document)),
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO upcall_notes (topic, key, at, document) VALUES (?, ?, ?, ?)", rows
             )
 
     def notes(self, topic: str) -> list[Note]:
