@@ -86,6 +86,7 @@ def bad_store(request, upcall):
         open_inbox(upcall.store, create=True).close()
         with sqlite3.connect(path) as connection:
             connection.execute("PRAGMA user_version = 99")
+            connection.execute("UPDATE cursors SET position = 99 WHERE name = 'least_reader'")
         connection.close()
     elif request.param == "empty":
         path.touch()

@@ -106,6 +106,22 @@ def test_a_slot_that_is_somebody_elses_is_left_alone(upcall):
     assert site.registered() == theirs
 
 
+def test_an_old_token_in_a_slot_that_the_file_does_not_fill(upcall):
+    """An account that has the old token registered by hand keeps it from ending, and is named."""
+    site = Site(upcall)
+    site.run("callbacks", "register", ACCOUNT, "--url", site.listener.url)
+    other = "0000123456-00002"
+    with site.config.open("a") as file:
+        file.write(f'[[accounts]]\nname = "{other}"\n')
+    site.run("callbacks", "register", other, "--url", site.listener.url)
+    *_, end = site.rotate(code=1)
+    assert not end["done"]
+    assert _status(site.listener.url) == 200
+    assert f"{other} has the old token registered" in site.run("rotate", "--store", upcall.store).stderr
+    site.run("callbacks", "register", other, "--url", site.registered(), "--replace")
+    assert site.rotate()[-1]["done"]
+
+
 def test_a_provider_that_fails_leaves_the_old_token_live(upcall):
     """Where ThingSpace could not be told, exit 4, and the next run goes on with the same token."""
     site = Site(upcall)
@@ -155,6 +171,7 @@ def test_an_outage_that_goes_on(upcall):
     assert ended.returncode == 1
     assert (outage["current"], outage["to"], outage["attempts_left"], outage["lost"]) == (True, None, 2, [])
     assert (profile["profile"], profile["attempts"]) == ("documented", 4)
+    assert upcall.run("outages", "--store", upcall.store, "--since", "1m").returncode == 1, "it began before that"
     said = upcall.run("outages", "--store", upcall.store).stdout
     assert "No listener NOW" in said
     assert "ThingSpace has 2 tries left" in said

@@ -75,7 +75,7 @@ def apply(
         if written and not yes and not _agrees(written):
             raise UpcallError("Nothing was written.")
         report = _Report(wanted, errors, json=json)
-        ends = _write(wanted, book, [step.account for step in written], permit)
+        ends = _write(wanted, book, {step.account: step.desired for step in written}, permit)
         for step in steps:
             report.tell(step, ends.get(step.account), permit)
     log(f"upcall: {counted(steps) if not written else report.line()}")
@@ -102,19 +102,34 @@ def _agrees(written: Sequence[Step]) -> bool:
 
 
 def _write(
-    wanted: Wanted, book: Book, accounts: Sequence[str], permit: Callable[[Step], str | None]
+    wanted: Wanted, book: Book, shown: Mapping[str, str | None], permit: Callable[[Step], str | None]
 ) -> dict[str, AccountResult[Applied]]:
-    """Write accounts, each one in the audit; no other writer of this machine is at it meanwhile."""
-    from upcall.registration import Audit, carry_out, decision, drive, registration_lock
+    """Write accounts, each one in the audit; no other writer of this machine is at it meanwhile.
 
-    if not accounts:
+    Args:
+        wanted: What the command is about.
+        book: Calls the provider.
+        shown: The accounts to write, each with the URL that was shown.
+        permit: Says why a write must not be made.
+    """
+    from upcall.registration import Audit, carry_out, decision, drive, read_desired, registration_lock
+
+    if not shown:
         return {}
     assert wanted.inbox is not None
     audit = Audit(wanted.inbox, "apply", now=now_micros)
-    decide: Callable[[Standing], Step] = decision(wanted.targets, wanted.desired.ours, pruned=wanted.pruned)
+
+    def permitted(step: Step) -> str | None:
+        if step.desired != shown[step.account]:
+            return "what should be registered has changed since the plan was shown: type the same again"
+        return permit(step)
+
     with registration_lock(wanted.settings.state_dir, "apply"):
+        # Anew: while somebody read the plan, or we waited for the lock, a token may have been rotated.
+        desired = read_desired(wanted.settings.accounts, wanted.inbox, wanted.given)
+        decide: Callable[[Standing], Step] = decision(desired.targets, desired.ours, pruned=wanted.pruned)
         ends = book.each(
-            accounts, "applying", lambda client, name: drive(carry_out(name, decide, permit, audit), client)
+            list(shown), "applying", lambda client, name: drive(carry_out(name, decide, permitted, audit), client)
         )
     return {end.account: end for end in ends}
 

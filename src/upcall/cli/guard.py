@@ -199,16 +199,23 @@ def _change(transition: Transition) -> dict[str, Any]:
         "at": text_of_micros(transition.at),
         "from": transition.was,
         "to": transition.state,
-        "registered": transition.registered,
-        "desired": transition.desired,
+        "registered": _masked(transition.registered),
+        "desired": _masked(transition.desired),
         "last_ok": text_of_micros(transition.last_ok) if transition.last_ok is not None else None,
         "taken_back": transition.taken_back,
         "error": transition.error,
     }
 
 
+def _masked(url: str | None) -> str | None:
+    """Mask a URL's token: what a server prints ends in a log. `upcall callbacks history` shows it whole."""
+    from upcall.redact import mask_url_token
+
+    return None if url is None else mask_url_token(url)
+
+
 def _line(transition: Transition) -> str:
     from upcall.thingspace import text_of_micros
 
-    stands = f"  {transition.registered}" if transition.registered else ""
+    stands = f"  {_masked(transition.registered)}" if transition.registered else ""
     return f"{text_of_micros(transition.at)}  {transition.account}  {transition.was} -> {transition.state}{stands}"

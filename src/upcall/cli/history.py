@@ -30,12 +30,15 @@ def history(
 
     It lies in the store, oldest first. What others wrote, `upcall callbacks register` too, shows as what the guard saw.
     """
-    from upcall.inbox import open_inbox
+    from upcall.inbox import open_inbox, store_version
     from upcall.settings import default_store
 
     start = parse_moment(since, now_micros(), option="--since")
-    with open_inbox(store or default_store()) as inbox:
-        entries = [entry for entry in _entries(inbox, start) if not accounts or entry.account in accounts]
+    url = store or default_store()
+    entries: list[JournalEntry] = []
+    if store is not None or store_version(url) is not None:  # before the first store there is no audit
+        with open_inbox(url) as inbox:
+            entries = [entry for entry in _entries(inbox, start) if not accounts or entry.account in accounts]
     shown = entries[-limit:] if limit else entries
     if json:
         for entry in shown:

@@ -52,10 +52,11 @@ def outages(
     now = now_micros()
     start = parse_moment(since, now, option="--since")
     with reading(store) as inbox:
-        uptimes = inbox.uptimes(since=start)
+        # All of them, whatever is to be shown: what goes on may have begun long before.
+        uptimes = inbox.uptimes()
         away = away_spans(uptimes, now)
-        elsewhere = elsewhere_spans(inbox.journal("guard", since=start), now)
-        found = find_outages(away, elsewhere, active, now)
+        elsewhere = elsewhere_spans(inbox.journal("guard"), now)
+        found = [one for one in find_outages(away, elsewhere, active, now) if one.is_current or one.span.end > start]
         repeated = repeats(inbox.repeat_intervals(since=start))
         rows = [(outage, _under_way(inbox, outage)) for outage in found]
     if json:

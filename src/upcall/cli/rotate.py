@@ -15,7 +15,7 @@ from upcall.cli.preflight import StrictOption, refused_by_preflight
 from upcall.cli.selecting import now_micros
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from upcall.cli.calling import Book
     from upcall.inbox import Inbox, TokenRecord
@@ -100,8 +100,8 @@ class _Writer:
                 "rotating",
                 lambda client, account: _carry_out(client, rotating[account], ours, audit, permit),
             )
-        over = [self._is_over(end, rotating[end.account], olds) for end in ends]
-        return all(over)
+            over = [self._is_over(end, olds) for end in ends]
+            return all(over) and self._nobody_else_has(olds, rotations, rotating)
 
     def _permitting(self, targets: Sequence[Target]) -> Callable[[Step], str | None]:
         """Look at the new URLs, and return what says why a write must not be made: nobody's place is taken."""
@@ -118,7 +118,29 @@ class _Writer:
 
         return permit
 
-    def _is_over(self, end: Any, target: Target, olds: set[str]) -> bool:
+    def _nobody_else_has(self, olds: set[str], rotations: Sequence[Rotation], rotating: Mapping[str, Target]) -> bool:
+        """Look at the other accounts that the tokens are for: one that has an old one registered would be refused."""
+        listed = [account.name for account in self._wanted.settings.accounts]
+        owners = [account for rotation in rotations for account in rotation.following.accounts]
+        others = [account for account in dict.fromkeys((*listed, *owners)) if account not in rotating]
+        is_clear = True
+        for end in self._book.each(
+            others, "looking", lambda client, account: client.callbacks.list_registered_callbacks(account)
+        ):
+            if end.result is None:
+                self.code = EXIT_PROVIDER
+                log(f"upcall: {end.account}: whether it has the old token registered cannot be read: {end.error}")
+                is_clear = False
+            elif _holds(end.result.url, olds):
+                self.code = self.code or EXIT_NO
+                log(
+                    f"upcall: {end.account} has the old token registered, by a url that the settings file does not give"
+                    " it. Write the url with {token} there, then type the same again."
+                )
+                is_clear = False
+        return is_clear
+
+    def _is_over(self, end: Any, olds: set[str]) -> bool:
         """Say what became of an account, and tell whether its old token may end."""
         if end.result is None:
             self.code = EXIT_PROVIDER
@@ -135,14 +157,18 @@ class _Writer:
             return True
         self.code = self.code or EXIT_NO
         log(f"upcall: {end.account}: {applied.why}.".replace("..", "."))
-        template = target.template or ""
-        return applied.stands not in {template.replace("{token}", old) for old in olds}
+        return not _holds(applied.stands, olds)
 
     def _say(self, document: dict[str, Any], text: str | None) -> None:
         if self._json:
             emit(document)
         elif text is not None:
             line(text)
+
+
+def _holds(url: str | None, secrets: set[str]) -> bool:
+    """Tell whether a URL has one of these tokens in it, wherever it leads to."""
+    return url is not None and any(secret in url for secret in secrets)
 
 
 def _carry_out(client: Any, target: Target, ours: Ours, audit: Audit, permit: Any) -> Applied:

@@ -27,6 +27,9 @@ __all__ = ["BEAT_SECONDS", "Heartbeat"]
 BEAT_SECONDS: Final = 5.0
 """How often: so much longer than it was an outage may look that began with a kill."""
 
+_FROZEN_MICROS: Final = 4 * int(BEAT_SECONDS * 1e6)
+"""A beat that comes so late comes from a process that was frozen, or a machine that slept: it accepted nothing."""
+
 _log = logging.getLogger("upcall.listener")
 
 
@@ -34,8 +37,9 @@ class Heartbeat:
     """Write every few seconds that a listener accepts callbacks, and take over the store's tokens.
 
     What lies between two uptimes is an outage (`upcall outages`). While callbacks can neither be stored nor spooled the
-    listener is as good as away: that ends an uptime too. Used on the listener's event loop; the store is written in
-    a thread. A store that fails is tried again at the next beat; the uptime goes on then, for the spool accepted.
+    listener is as good as away: that ends an uptime too, and so does a process that was frozen, with its machine or
+    alone. Used on the listener's event loop; the store is written in a thread. A store that fails is tried again at the
+    next beat; the uptime goes on then, for the spool accepted.
 
     Args:
         inbox_factory: Opens the store for one beat.
@@ -62,6 +66,8 @@ class Heartbeat:
         self._name = f"{platform.node() or '?'} {os.getpid()} {secrets.token_hex(4)}"
         self._spells = 0
         self._began_at: int | None = None
+        self._alive_at = now()
+        self._refuses = False
         self._not_stored = 0
         self._trouble = ""
         self._closing = asyncio.Event()
@@ -84,8 +90,10 @@ class Heartbeat:
         Args:
             ended: Whether it is the last.
         """
-        if self._keeps_nothing():
+        if self._keeps_nothing() or self._now() - self._alive_at > _FROZEN_MICROS:
             self._began_at = None
+        self._alive_at = self._now()
+        if self._refuses:
             return
         if self._began_at is None:
             self._began_at = self._now()
@@ -101,7 +109,10 @@ class Heartbeat:
             url=self._url,
         )
         try:
-            accepted = await asyncio.to_thread(self._write, uptime, self._reception.tokens)
+            try:
+                accepted = await asyncio.to_thread(self._write, uptime, self._reception.tokens)
+            finally:
+                self._alive_at = self._now()  # however long the store took
         except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again: nobody else would
             if str(error) != self._trouble:  # once, not with each beat
                 self._trouble = str(error)
@@ -124,7 +135,8 @@ class Heartbeat:
             self._reception.stats.not_stored - self._not_stored,
             self._reception.stats.not_stored,
         )
-        return refused > 0 or not self._reception.state.can_keep
+        self._refuses = refused > 0 or not self._reception.state.can_keep
+        return self._refuses
 
     def _write(self, uptime: Uptime, accepted: tuple[Token, ...]) -> tuple[Token, ...]:
         """Write a sign of life, and return the tokens to accept from now on."""

@@ -92,6 +92,11 @@ class Poster:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+            if late:
+                self._figures.failed_alerts += len(late)
+                _log.error(
+                    "%d alerts did not reach %s before the end: what they say is in this log", len(late), self._host
+                )
         await self._poster.aclose()
 
     async def _post(self, text: str) -> None:

@@ -6,10 +6,11 @@ The thinking is one generator that asks for calls; two drivers make them.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import msgspec
 
+from upcall.errors import AnsweredError, CredentialsError, RequestNotSentError
 from upcall.redact import mask_url_token
 from upcall.registration.planning import Standing, Step
 from upcall.thingspace import check_account, check_callback_url
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from upcall.registration.audit import Audit
 
 __all__ = ["Applied", "Ask", "Decide", "Permit", "carry_out", "drive", "drive_async", "flaw_of"]
+
+_REFUSALS: Final = range(400, 500)
 
 Decide: TypeAlias = Callable[[Standing], Step]
 """Says what is to be done, each time that an account is read."""
@@ -155,6 +158,10 @@ def _write(step: Step, audit: Audit) -> Flow:
     )
     try:
         yield _ask(step)
+    except BaseException as error:
+        writing.ended("failed", error=str(error) or type(error).__name__, refused=_is_refusal(error) or None)
+        raise
+    try:
         stands = (yield Ask("list_registered_callbacks", step.account)).url
     except BaseException as error:
         writing.ended("failed", error=str(error) or type(error).__name__)
@@ -166,6 +173,13 @@ def _write(step: Step, audit: Audit) -> Flow:
     wanted, found = (mask_url_token(url) if url else "nothing" for url in (step.desired, stands))
     why = f"{wanted} was to stand, but {found} was read back"
     return Applied(step=step, outcome="differs", stands=stands, why=why)
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Tell whether a write was certainly not made: what may have reached the provider unanswered is doubtful."""
+    if isinstance(error, (RequestNotSentError, CredentialsError)):
+        return True
+    return isinstance(error, AnsweredError) and error.status_code is not None and error.status_code in _REFUSALS
 
 
 def _ask(step: Step) -> Ask:

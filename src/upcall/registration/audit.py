@@ -83,15 +83,19 @@ class Writing:
         self._account = account
         self._document = document
 
-    def ended(self, outcome: str, *, error: str | None = None, stands: str | None = None) -> None:
+    def ended(
+        self, outcome: str, *, error: str | None = None, stands: str | None = None, refused: bool | None = None
+    ) -> None:
         """Say how it ended.
 
         Args:
             outcome: ``done``, ``differs`` where something else was read back, or ``failed``.
             error: Why it failed; no token in it.
             stands: What was read back, where that is something else.
+            refused: Whether the provider refused the write, so that it certainly was not made; None where it may be.
         """
-        more = {name: value for name, value in (("error", error), ("stands", stands)) if value is not None}
+        said = (("error", error), ("stands", stands), ("refused", refused))
+        more = {name: value for name, value in said if value is not None}
         self._audit.record(self._account, self._document | {"outcome": outcome} | more)
 
 
@@ -105,6 +109,7 @@ class History:
     def __init__(self, entries: Sequence[JournalEntry] = ()) -> None:
         self._written: dict[str, set[str]] = {}
         self._last: dict[str, dict[str, Any]] = {}
+        self._before: dict[str, tuple[frozenset[str], dict[str, Any] | None]] = {}
         for entry in entries:
             self._take(entry)
 
@@ -132,6 +137,11 @@ class History:
 
     def _take(self, entry: JournalEntry) -> None:
         document = entry.document
+        if document.get("outcome") == "begun":
+            known = self._written.get(entry.account, set())
+            self._before[entry.account] = (frozenset(known), self._last.get(entry.account))
+        elif document.get("refused"):
+            self._take_back(entry.account)
         if document.get("outcome") not in _STOOD:
             return
         after = document.get("after")
@@ -140,6 +150,15 @@ class History:
         # A removal whose end nobody saw may not have been made.
         if after is not None or document["outcome"] == "done":
             self._last[entry.account] = document
+
+    def _take_back(self, account: str) -> None:
+        """Forget a write that the provider refused: it never stood."""
+        written, last = self._before.pop(account, (frozenset(), None))
+        self._written[account] = set(written)
+        if last is None:
+            self._last.pop(account, None)
+        else:
+            self._last[account] = last
 
 
 def operator() -> str:

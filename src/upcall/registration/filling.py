@@ -33,8 +33,10 @@ LOOK_SECONDS: Final = 15.0
 AGAIN_SECONDS: Final = 300.0
 """How long it waits after a run in which something could not be read."""
 
+_LONGEST_SECONDS: Final = 4 * 3600.0
+"""No pause between two such runs is longer: each next one is twice as long."""
+
 _DAY_MICROS: Final = 86_400_000_000
-_LONGEST_MICROS: Final = 30 * _DAY_MICROS
 
 _log = logging.getLogger("upcall.reconcile")
 
@@ -132,9 +134,12 @@ class GapFiller:
             return due is None or self._fill(inbox, due, now)
 
     def _run(self) -> None:
+        again = AGAIN_SECONDS
         while not self._stopping.is_set():
             try:
-                pause = LOOK_SECONDS if self.step() else AGAIN_SECONDS
+                pause, again = (
+                    (LOOK_SECONDS, AGAIN_SECONDS) if self.step() else (again, min(2 * again, _LONGEST_SECONDS))
+                )
                 self._trouble = ""
             except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again: nobody else would
                 pause = AGAIN_SECONDS if self._trouble else LOOK_SECONDS
@@ -145,11 +150,11 @@ class GapFiller:
 
     def _due(self, inbox: Inbox, now: int) -> Due | None:
         notes = inbox.notes(TOPIC)
-        filled_until = notes[0].at if notes else now - _DAY_MICROS
-        # From well before: an outage that goes on over a run is over after it, and began before it.
-        since = filled_until - _LONGEST_MICROS
-        away = away_spans(inbox.uptimes(since=since), now)
-        elsewhere = elsewhere_spans(inbox.journal("guard", since=since), now)
+        # A note from later than now was written by a clock that was ahead.
+        filled_until = notes[0].at if notes and notes[0].at <= now else now - _DAY_MICROS
+        # All of them: an outage that goes on over a run is over after it, and began before it.
+        away = away_spans(inbox.uptimes(), now)
+        elsewhere = elsewhere_spans(inbox.journal("guard"), now)
         wished = self._settings.reconcile
         return what_is_due(
             find_outages(away, elsewhere, self._profile, now),

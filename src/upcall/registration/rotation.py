@@ -10,6 +10,8 @@ Each step is found done or undone in the store, so that a rotation that was inte
 
 from __future__ import annotations
 
+import os
+import platform
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -49,6 +51,8 @@ Source: 9.5 to 14 minutes were measured on a sister service, mixed with the new 
 ACCEPT_SECONDS: Final = 60.0
 """How long a listener that lives may take to accept a new token: it looks every few seconds."""
 
+_DOUBTFUL_MICROS: Final = 600_000_000
+"""A listener that did not end and last beat within this may only be late."""
 _MARGIN_SECONDS: Final = 60.0
 _AGAIN_SECONDS: Final = 0.2
 
@@ -166,15 +170,20 @@ def wait_until_accepted(
         sleep: Waits.
         wait_seconds: How long at most.
 
+    One whose beat is late may still accept, as where the store is held by another process: it is given the same time.
+
     Raises:
         StartError: One of them does not, in that time.
     """
     wanted = {rotation.id for rotation in rotations}
-    until = now() + int(wait_seconds * 1e6)
+    began_at = now()
+    until = began_at + int(wait_seconds * 1e6)
     while True:
-        listeners = living(inbox.uptimes(since=now() - ALIVE_MICROS), now())
+        uptimes = inbox.uptimes(since=began_at - _DOUBTFUL_MICROS)
+        listeners = living(uptimes, now())
         waiting = [uptime for uptime in listeners if not wanted.issubset(uptime.tokens)]
-        if not waiting:
+        doubtful = [uptime for uptime in uptimes if uptime not in listeners and not _is_gone(uptime)]
+        if not waiting and (not doubtful or now() >= until):
             return len(listeners)
         if now() >= until:
             raise StartError(
@@ -183,6 +192,23 @@ def wait_until_accepted(
                 hint="Look at its log; then run the same again: it goes on from here.",
             )
         sleep(_AGAIN_SECONDS)
+
+
+def _is_gone(uptime: Uptime) -> bool:
+    """Tell whether a listener certainly accepts nothing more: it stopped in order, or its process here is gone."""
+    if uptime.ended:
+        return True
+    machine, _, rest = uptime.listener.partition(" ")
+    process = rest.partition(" ")[0]
+    if machine != platform.node() or not process.isdigit():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
 
 
 class Rotated(msgspec.Struct, frozen=True, kw_only=True):

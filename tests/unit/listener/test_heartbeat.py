@@ -112,6 +112,29 @@ async def test_refusing_is_an_outage(beating, looker, clock, reception):
     assert first.listener != second.listener
 
 
+async def test_a_process_that_was_frozen_was_away(beating, looker, clock):
+    """A machine that slept accepted nothing meanwhile, whatever the beat before and the beat after it say."""
+    await beating.beat()
+    clock.now += 2400 * SECOND
+    await beating.beat()
+    first, second = looker.uptimes()
+    assert (first.last_at, second.began_at) == (NOW, NOW + 2400 * SECOND)
+
+
+async def test_a_store_that_takes_long_is_no_outage(beating, looker, clock, inbox):
+    """While a beat waits for the store the listener accepts; that the next one is late says nothing."""
+
+    def slowly():
+        clock.now += 60 * SECOND
+        return open_inbox(inbox.url)
+
+    beating._inbox_factory = slowly
+    for _ in range(3):
+        await beating.beat()
+        clock.now += 5 * SECOND
+    assert len(looker.uptimes()) == 1
+
+
 async def test_a_store_that_fails_for_a_while_is_no_outage(beating, looker, clock, caplog):
     """The spool accepts meanwhile: the uptime goes on, and the log says once why the heartbeat waits."""
     await beating.beat()

@@ -57,6 +57,18 @@ def test_history_knows_what_we_wrote_for_whom(inbox, audit):
     assert History.of(None).written == {}
 
 
+def test_a_write_that_was_refused_never_stood(inbox, audit):
+    """What the provider refused makes nothing ours; what was written before it, and after it, is."""
+    write(audit, A, "failed", error="400", refused=True)
+    assert (History.of(inbox).written[A], History.of(inbox).registered()) == (set(), {})
+    write(audit, A, "done", after=TWO)
+    write(audit, A, "failed", before=TWO, error="400", refused=True)
+    assert History.of(inbox).written == {A: {TWO}}
+    assert History.of(inbox).registered() == {A: "east"}
+    write(audit, A, "failed", before=TWO, after=None, error="400", refused=True)
+    assert History.of(inbox).registered() == {A: "east"}
+
+
 def test_what_was_deregistered_is_not_pruned_again(inbox, audit):
     """Only a removal that stood ends an account's registration; one whose end nobody saw is done again."""
     write(audit, A, "done")

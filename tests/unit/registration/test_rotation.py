@@ -121,6 +121,26 @@ def test_a_listener_that_is_gone_is_not_waited_for(world):
     assert world.run().listeners == 1
 
 
+def test_a_late_beat_is_waited_for(world):
+    """A listener whose beat is late may accept all the same: it gets as long as any to take the new token."""
+    world.listens = False
+    world.now += 21 * SECOND
+    seen = []
+
+    def wait(seconds):
+        world.now += int(seconds * SECOND)
+        if not seen and world.now > NOW + 40 * SECOND:
+            seen.append(dict(world.slots))
+            world.listens = True
+        if world.listens:
+            world.beat()
+
+    world.wait = wait
+    done = world.run()
+    assert (done.listeners, len(seen)) == (1, 1)
+    assert seen[0][A] == URL.format(token=OLD), "nothing was written before it had the token"
+
+
 @pytest.mark.parametrize("stop_before", range(1, 5))
 def test_interrupted_at_the_provider(world, stop_before):
     """Killed before or after any write to the provider, it goes on with the same token and no other is made."""

@@ -40,6 +40,7 @@ _NOT_ALONE: Final = "the certificates that come lead to no authority that this m
 
 _VERSION_REASONS: Final = frozenset(
     {
+        "LEGACY_SIGALG_DISALLOWED_OR_UNSUPPORTED",
         "NO_PROTOCOLS_AVAILABLE",
         "TLSV1_ALERT_PROTOCOL_VERSION",
         "UNSUPPORTED_PROTOCOL",
@@ -72,7 +73,8 @@ def blame(error: Exception) -> Handshake:
     if code:
         return Handshake(flaw=_flaw_of(code), code=code, text=str(getattr(error, "verify_message", "")).rstrip("."))
     reason = getattr(error, "reason", None) or ""
-    if reason in _VERSION_REASONS:
+    # Python names only the reasons that its own OpenSSL had when it was built.
+    if reason in _VERSION_REASONS or "legacy sigalg" in str(error):
         return Handshake(flaw="tls-version", text=_OLD)
     return Handshake(flaw="tls", text=_text_of(error, reason))
 
@@ -121,5 +123,5 @@ def _text_of(error: Exception, reason: str) -> str:
         return _PLAIN
     if reason in _TEXTS:
         return _TEXTS[reason]
-    is_closed = isinstance(error, (ConnectionError, EOFError)) or "EOF" in type(error).__name__ or "EOF" in reason
+    is_closed = isinstance(error, (ConnectionError, EOFError)) or "EOF" in f"{type(error).__name__} {error}"
     return _CLOSED if is_closed else f"the handshake failed: {reason.lower().replace('_', ' ') or error}"

@@ -111,6 +111,8 @@ class Reader:
             if error.status_code in _UNKNOWN:
                 return None
             raise
+        except ValueError:  # a callback may name what no call can: "..", say
+            return None
 
     def devices(self, campaign_id: str, last_seen: str) -> DevicePage:
         """Read one page of a campaign's devices.

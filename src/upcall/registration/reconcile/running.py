@@ -141,7 +141,11 @@ class AccountRun:
             if record.campaign_id in listed:
                 continue
             # Nobody knows what the list leaves out: the campaign itself is asked for before it is called missing.
-            campaign = self._reader.campaign(record.campaign_id)
+            try:
+                campaign = self._reader.campaign(record.campaign_id)
+            except AnsweredError as error:  # one campaign's trouble, with the account's list read
+                self._note(errors=(f"Campaign {record.campaign_id} cannot be read: {error}",))
+                continue
             if campaign is None:
                 self._missing.append(MissingReport(record.campaign_id, "", record.status))
             else:
@@ -186,6 +190,8 @@ class AccountRun:
         told = self._told_devices(campaign.campaign_id)
         try:
             trouble = self._walk(campaign, told)
+        except ValueError as error:
+            return f"The device report of campaign {campaign.campaign_id} cannot be asked for: {error}."
         except AnsweredError as error:
             if error.status_code not in _OF_ONE_CAMPAIGN:
                 raise
