@@ -172,7 +172,7 @@ async def test_the_journal_holds_whole_urls_and_the_event_masks_them(place, capl
     assert TOKEN not in told
     assert "secret-of-theirs" not in told
     assert "another.example" in event["registered"]
-    assert "upcall apply --replace" in caplog.text
+    assert f"upcall apply {A} --replace" in caplog.text
 
 
 async def test_the_note_bounds_the_window_in_which_callbacks_went_elsewhere(place):

@@ -97,6 +97,7 @@ def test_under_load_nothing_is_refused_and_nothing_lost(rotating):
 
 def test_the_old_token_ends_by_itself(rotating):
     """Until its time the old token opens the door, and from then on nobody has to close it."""
+    rotating.wait(BEAT_SECONDS)
     done = rotating.rotate()
     body = {"type": "upgradeProgress", "accountName": ACCOUNT}
     rotating.wait((done.retire_at - rotating.now()) / 1e6 - BEAT_SECONDS)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from upcall.cli.calling import ConcurrencyOption, ConfigOption, HttpOption, error_document
+from upcall.cli.calling import ConcurrencyOption, ConfigOption, HttpOption, error_document, interruptible
 from upcall.cli.desired import (
     EXIT_NO,
     EXIT_PROVIDER,
@@ -124,7 +124,8 @@ def _write(
             return "what should be registered has changed since the plan was shown: type the same again"
         return permit(step)
 
-    with registration_lock(wanted.settings.state_dir, "apply"):
+    again = "What was written: upcall callbacks history. The same command does what is left."
+    with interruptible(again), registration_lock(wanted.settings.state_dir, "apply"):
         # Anew: while somebody read the plan, or we waited for the lock, a token may have been rotated.
         desired = read_desired(wanted.settings.accounts, wanted.inbox, wanted.given)
         decide: Callable[[Standing], Step] = decision(desired.targets, desired.ours, pruned=wanted.pruned)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from upcall.cli.output import error_console, progress_bar
+from upcall.cli.output import error_console, log, progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +25,7 @@ __all__ = [
     "ConfigOption",
     "HttpOption",
     "error_document",
+    "interruptible",
     "open_book",
     "progress",
     "settings_of",
@@ -182,6 +183,16 @@ def error_document(error: Any) -> dict[str, Any]:
         "message": str(error),
         **{name: getattr(error, name, None) for name in ("status_code", "error_code", "request_id")},
     }
+
+
+@contextlib.contextmanager
+def interruptible(text: str) -> Iterator[None]:
+    """Say what to type after an interruption."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        log(f"upcall: interrupted. {text}")
+        raise
 
 
 @contextlib.contextmanager

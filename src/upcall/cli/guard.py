@@ -154,14 +154,23 @@ def _say(seen: Sequence[Seen], *, json: bool) -> None:
     rows = [
         (
             one.account,
-            one.watch.state,
-            one.watch.registered or ("not known" if one.watch.state == "unknown" else "none registered"),
+            _state(one),
+            (not one.watch.error and one.watch.registered) or _nothing(one),
             words_of_micros(now - one.watch.since) if one.watch.since else "-",
             one.problem or one.watch.error or one.left or "",
         )
         for one in seen
     ]
     table(("ACCOUNT", "STATE", "REGISTERED", "FOR", "NOTE"), rows)
+
+
+def _state(one: Seen) -> str:
+    """Return how an account stands: what this look could not read is not said to stand as it did before."""
+    return "unread" if one.watch.error and one.watch.state != "unreachable" else one.watch.state
+
+
+def _nothing(one: Seen) -> str:
+    return "not known" if one.watch.error or one.watch.state == "unknown" else "none registered"
 
 
 def _tell(seen: Sequence[Seen], *, json: bool) -> None:
@@ -180,8 +189,8 @@ def _document(one: Seen) -> dict[str, Any]:
     watch = one.watch
     return {
         "account": one.account,
-        "state": watch.state,
-        "registered": watch.registered,
+        "state": _state(one),
+        "registered": None if watch.error else watch.registered,
         "desired": watch.desired,
         "since": text_of_micros(watch.since) if watch.since else None,
         "last_ok": text_of_micros(watch.last_ok) if watch.last_ok is not None else None,

@@ -14,7 +14,7 @@ from upcall.cli.selecting import now_micros
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from upcall.inbox import CampaignRecord, Inbox
+    from upcall.inbox import CampaignRecord, Inbox, Uptime
     from upcall.registration import Outage, Repeats, Span
     from upcall.thingspace import Profile
 
@@ -65,6 +65,7 @@ def outages(
         emit(_profile_document(active, repeated))
     else:
         _print(rows, known=bool(uptimes))
+        _print_alive(uptimes, now)
         _print_profile(active, repeated)
     return 1 if any(outage.is_current for outage in found) else 0
 
@@ -129,6 +130,15 @@ def _print(rows: Sequence[tuple[Outage, Sequence[CampaignRecord]]], *, known: bo
         line("No outage.")
     if not known:
         log("upcall: no listener has kept a heartbeat in this store in that time, so nothing is known of outages.")
+
+
+def _print_alive(uptimes: Sequence[Uptime], now: int) -> None:
+    """Say how old the last sign of life is: one that was killed a moment ago looks alive."""
+    from upcall.registration import ALIVE_MICROS
+
+    alive = [uptime.last_at for uptime in uptimes if not uptime.ended]
+    if alive and now - max(alive) <= ALIVE_MICROS:
+        line(f"alive     a listener gave its last sign of life {words_of_micros(now - max(alive))} ago")
 
 
 def _row(outage: Outage, campaigns: Sequence[CampaignRecord]) -> tuple[str, ...]:

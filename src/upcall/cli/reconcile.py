@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from upcall.cli.calling import ConfigOption, open_book, settings_of
+from upcall.cli.calling import ConfigOption, interruptible, open_book, settings_of
 from upcall.cli.moments import parse_moment, words_of_count
 from upcall.cli.output import JsonOption, StoreOption, emit, error_console, line, log, progress_bar, table
 from upcall.cli.selecting import now_micros
@@ -75,7 +75,7 @@ def reconcile(
     with (
         open_book(account, everything=not account, config=config) as book,
         open_inbox(store or default_store()) as inbox,
-        _interruptible(),
+        interruptible("The same command goes on from there, within six hours."),
         _bar() as on_progress,
     ):
         results = reconcile_accounts(
@@ -99,15 +99,6 @@ def _code(results: Sequence[Reconciled], *, dry_run: bool) -> int:
         return EXIT_PROVIDER
     differs = any(result.differed or result.campaigns_differed for result in results)
     return EXIT_NO if dry_run and differs else 0
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        log("upcall: interrupted. The same command goes on from there, within six hours.")
-        raise
 
 
 @contextlib.contextmanager

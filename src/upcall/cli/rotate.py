@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from upcall.cli.calling import ConcurrencyOption, ConfigOption, HttpOption  # noqa: TC001 - Typer reads them off the signature
+from upcall.cli.calling import ConcurrencyOption, ConfigOption, HttpOption, interruptible
 from upcall.cli.desired import EXIT_NO, EXIT_PROVIDER, Wanted, open_wanted
 from upcall.cli.moments import parse_duration, words_of_count
 from upcall.cli.output import JsonOption, StoreOption, emit, line, log
@@ -35,6 +35,12 @@ def rotate(
             show_default="15 minutes more than the delivery profile's longest ladder",
         ),
     ] = None,
+    without_listener: Annotated[
+        bool,
+        typer.Option(
+            "--without-listener", help="Go ahead where none runs: the next one that starts takes the new token."
+        ),
+    ] = False,
     strict: StrictOption = False,
     store: StoreOption = None,
     config: ConfigOption = None,
@@ -52,7 +58,8 @@ def rotate(
     from upcall.registration.rotation import rotate as carried_out
     from upcall.settings import read_profile
 
-    with open_wanted(config, store) as wanted:
+    again = "Nothing is refused by that: both tokens are good. The same command goes on from there."
+    with open_wanted(config, store) as wanted, interruptible(again):
         inbox = _store_of(wanted)
         settings = wanted.settings
         if keep is None:
@@ -63,7 +70,12 @@ def rotate(
         with wanted.book(max_concurrency=max_concurrency, allow_http=allow_http) as book:
             writer = _Writer(wanted, inbox, book, strict=strict, json=json)
             rotated = carried_out(
-                inbox, partial(targets_of, settings.accounts), writer.point, keep=kept, now=now_micros
+                inbox,
+                partial(targets_of, settings.accounts),
+                writer.point,
+                keep=kept,
+                now=now_micros,
+                needs_listener=not without_listener,
             )
     _report(rotated, json=json)
     return writer.code or (EXIT_NO if rotated.retire_at is None else 0)
@@ -85,8 +97,6 @@ class _Writer:
         from upcall.registration import Audit, read_desired, registration_lock
 
         _tell(rotations, listeners, json=self._json)
-        if not listeners and self._strict:
-            raise _no_listener()
         rotating = {target.account: target for target in targets if target.tokens}
         olds = {old.token for rotation in rotations for old in rotation.olds}
         settings = self._wanted.settings
@@ -201,12 +211,6 @@ def _store_of(wanted: Wanted) -> Inbox:
                 hint=by_hand,
             )
     return wanted.inbox
-
-
-def _no_listener() -> Exception:
-    from upcall.errors import StartError
-
-    return StartError("No listener runs on this store.", hint="Start upcall listen, or leave --strict out.")
 
 
 def _tell(rotations: Sequence[Rotation], listeners: int, *, json: bool) -> None:

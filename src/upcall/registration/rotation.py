@@ -233,6 +233,7 @@ def rotate(
     keep: float,
     now: Callable[[], int],
     sleep: Callable[[float], None] = time.sleep,
+    needs_listener: bool = True,
 ) -> Rotated:
     """Take new tokens into use, or go on with what an earlier run began.
 
@@ -244,10 +245,11 @@ def rotate(
         keep: How long the old tokens are accepted from now on, in seconds; see `keep_seconds`.
         now: Returns the time, UTC microseconds.
         sleep: Waits for listeners.
+        needs_listener: Whether nothing is changed at the provider while no listener lives.
 
     Raises:
         SettingsError: No URL takes a token of the store's.
-        StartError: A listener does not accept the new token.
+        StartError: A listener does not accept the new token, or none lives.
     """
     rotations = begin_rotation(inbox, targets_of(inbox.tokens()), now())
     if not rotations:
@@ -257,6 +259,11 @@ def rotate(
             hint="Write the url with {token} in the token's place, and start upcall listen --config FILE once.",
         )
     listeners = wait_until_accepted(inbox, rotations, now=now, sleep=sleep)
+    if not listeners and needs_listener:
+        raise StartError(
+            "No listener runs on this store, so none accepts the new token; nothing was changed at ThingSpace.",
+            hint="Start upcall listen, or name the listener's store with --store. To go ahead: --without-listener",
+        )
     if not point(targets_of(_as_concluded(inbox.tokens(), rotations)), rotations, listeners):
         return Rotated(rotations=tuple(rotations), listeners=listeners)
     retire_at = now() + int(keep * 1e6)

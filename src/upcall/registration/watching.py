@@ -253,7 +253,7 @@ def text_of(transition: Transition) -> str:
 
 
 def _in_order(transition: Transition) -> str:
-    gap = f", last seen so at {_when(transition.last_ok)}" if transition.last_ok is not None else ""
+    gap = f"; before, it last was at {_when(transition.last_ok)}" if transition.last_ok is not None else ""
     if transition.was == "unreachable":
         return "can be read again, and is in order."
     how = "the slot was taken back" if transition.taken_back else "in order again"
@@ -263,15 +263,16 @@ def _in_order(transition: Transition) -> str:
 def _drifted(transition: Transition) -> str:
     stands = _shown(transition.registered)
     if transition.ours:
-        return f"an older URL of ours is registered, {stands}. To bring it in order: upcall apply."
+        return f"an older URL of ours is registered, {stands}. To bring it in order: upcall apply {transition.account}."
     return (
         f"callbacks go to {stands} and not to {_shown(transition.desired)}{_since(transition)}. To take the slot back:"
-        " upcall apply --replace."
+        f" upcall apply {transition.account} --replace."
     )
 
 
 def _none(transition: Transition) -> str:
-    return f"nothing is registered, so callbacks are lost{_since(transition)}. To register: upcall apply."
+    todo = f"To register: upcall apply {transition.account}."
+    return f"nothing is registered, so callbacks are lost{_since(transition)}. {todo}"
 
 
 def _unreachable(transition: Transition) -> str:
@@ -279,10 +280,10 @@ def _unreachable(transition: Transition) -> str:
 
 
 def _given_up(transition: Transition) -> str:
-    taker = urlsplit(transition.registered).hostname if transition.registered else None
+    taker = urlsplit(transition.registered).netloc.rpartition("@")[2] if transition.registered else None
     return (
         f"taken {MOST_THEFTS} times within a day, now {f'by {taker}' if taker else 'to register nothing'}. The guard"
-        " gives up: find out who writes there, stop it, then: upcall apply --replace."
+        f" gives up: find out who writes there, stop it, then: upcall apply {transition.account} --replace."
     )
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from upcall.cli import reconcile as command
+from upcall.cli.calling import interruptible
 from upcall.registration import Contradiction, MissingReport, Reconciled, ReconcileProgress, SilentDevice
 from upcall.thingspace import parse_time
 
@@ -101,7 +102,7 @@ def test_what_could_not_be_read_is_said_on_stderr(capsys):
 
 def test_an_interruption_says_how_to_go_on(capsys):
     """Whoever presses Ctrl-C learns that nothing is lost."""
-    with pytest.raises(KeyboardInterrupt), command._interruptible():
+    with pytest.raises(KeyboardInterrupt), interruptible("The same command goes on from there."):
         raise KeyboardInterrupt
     assert "The same command goes on from there" in capsys.readouterr().err
 

@@ -141,6 +141,16 @@ def test_a_late_beat_is_waited_for(world):
     assert seen[0][A] == URL.format(token=OLD), "nothing was written before it had the token"
 
 
+def test_without_a_listener_nothing_is_changed(world):
+    """Where nobody would accept the new token the provider is not told of it, unless that is asked for."""
+    world.inbox.beat(Uptime(listener="l", began_at=NOW, last_at=world.now, ended=True))
+    world.listens = False
+    with pytest.raises(StartError, match="No listener runs on this store"):
+        world.run()
+    assert world.slots == dict.fromkeys((A, B), URL.format(token=OLD))
+    assert sorted(world.states().values()) == ["live", "next"]
+
+
 @pytest.mark.parametrize("stop_before", range(1, 5))
 def test_interrupted_at_the_provider(world, stop_before):
     """Killed before or after any write to the provider, it goes on with the same token and no other is made."""

@@ -168,7 +168,7 @@ def test_an_older_url_of_ours_is_drift_and_no_theft():
         story.look(GOOD)
         assert story.look(OLD) == "drifted"
     assert story.watch.thefts == ()
-    assert "upcall apply." in text_of(story.told[0])
+    assert text_of(story.told[0]).endswith(f"upcall apply {story.told[0].account}.")
 
 
 def test_taken_in_the_moment_of_taking_back_counts():
