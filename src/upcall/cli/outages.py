@@ -47,8 +47,7 @@ def outages(
     from upcall.settings import read_profile
 
     settings = settings_of(config)
-    home = settings.path.parent if settings.path is not None and profile is None else None
-    active = read_profile(profile or settings.profile, home=home)
+    active = read_profile(profile or settings.profile)
     now = now_micros()
     start = parse_moment(since, now, option="--since")
     with reading(store) as inbox:

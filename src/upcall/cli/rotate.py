@@ -63,8 +63,7 @@ def rotate(
         inbox = _store_of(wanted)
         settings = wanted.settings
         if keep is None:
-            home = settings.path.parent if settings.path is not None else None
-            kept = keep_seconds(read_profile(settings.profile, home=home))
+            kept = keep_seconds(read_profile(settings.profile))
         else:
             kept = parse_duration(keep, option="--keep") / 1e6
         with wanted.book(max_concurrency=max_concurrency, allow_http=allow_http) as book:

@@ -9,9 +9,9 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from upcall.dispatch.owner import dead_owners, new_owner
 from upcall.dispatch.session import Session, WorkerStats
 from upcall.errors import StoreError
+from upcall.inbox.owners import dead_owners, new_owner
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence

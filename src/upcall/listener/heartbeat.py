@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import platform
-import secrets
 import time
 from typing import TYPE_CHECKING, Final
 
 from upcall.inbox import Uptime
+from upcall.inbox.owners import new_owner
 from upcall.listener.gate import Gate
 
 if TYPE_CHECKING:
@@ -63,8 +61,7 @@ class Heartbeat:
         self._tokens = tokens
         self._url = url
         self._now = now
-        self._name = f"{platform.node() or '?'} {os.getpid()} {secrets.token_hex(4)}"
-        self._spells = 0
+        self._name = ""
         self._began_at: int | None = None
         self._alive_at = now()
         self._refuses = False
@@ -97,9 +94,9 @@ class Heartbeat:
             return
         if self._began_at is None:
             self._began_at = self._now()
-            self._spells += 1
+            self._name = new_owner()  # what began anew is another uptime
         uptime = Uptime(
-            listener=f"{self._name} {self._spells}",
+            listener=self._name,
             began_at=self._began_at,
             last_at=self._now(),
             ended=ended,

@@ -16,10 +16,7 @@ if TYPE_CHECKING:
     from upcall.listener import Token
     from upcall.settings import Account
 
-__all__ = ["PLACE", "Ours", "Target", "in_order", "select_targets", "targets_of"]
-
-PLACE: Final = TOKEN_PLACEHOLDER
-"""Where a template takes the token."""
+__all__ = ["Ours", "Target", "in_order", "select_targets", "targets_of"]
 
 _WITHOUT_URL: Final = "the settings file gives no url for it"
 _WITHOUT_FITTING: Final = (
@@ -123,7 +120,9 @@ class Ours:
             return False
         if in_order(target, url):
             return True
-        return PLACE in target.template and any(_filled(target.template, secret) == url for secret in self._secrets)
+        return TOKEN_PLACEHOLDER in target.template and any(
+            _filled(target.template, secret) == url for secret in self._secrets
+        )
 
 
 def _accepted(tokens: Sequence[TokenRecord], names: frozenset[str]) -> list[TokenRecord]:
@@ -143,7 +142,7 @@ def _target(account: Account, tokens: Sequence[TokenRecord], *, strict: bool) ->
     target = Target(account=account.name, template=account.url, credentials=account.credentials, labels=account.labels)
     if account.url is None:
         return msgspec.structs.replace(target, problem=_WITHOUT_URL)
-    if PLACE not in account.url:
+    if TOKEN_PLACEHOLDER not in account.url:
         return msgspec.structs.replace(target, url=account.url)
     fitting = _fitting(account.name, tokens, strict=strict)
     if not fitting:
@@ -170,4 +169,4 @@ def _fitting(account: str, tokens: Sequence[TokenRecord], *, strict: bool) -> li
 
 
 def _filled(template: str, secret: str) -> str:
-    return template.replace(PLACE, secret)
+    return template.replace(TOKEN_PLACEHOLDER, secret)

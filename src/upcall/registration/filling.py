@@ -98,7 +98,7 @@ class GapFiller:
         self._store = store
         self._now = now
         self._make_client = make_client or self._client_of_settings
-        self._profile = read_profile(settings.profile, home=settings.path.parent if settings.path is not None else None)
+        self._profile = read_profile(settings.profile)
         self._accounts = {account.name: account.credentials for account in settings.accounts}
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None

@@ -10,8 +10,6 @@ Each step is found done or undone in the store, so that a rotation that was inte
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +17,7 @@ import msgspec
 
 from upcall.errors import SettingsError, StartError
 from upcall.inbox import TokenRecord
+from upcall.inbox.owners import dead_owners
 from upcall.listener import Token, generate_token
 from upcall.registration.outages import ALIVE_MICROS
 
@@ -182,7 +181,10 @@ def wait_until_accepted(
         uptimes = inbox.uptimes(since=began_at - _DOUBTFUL_MICROS)
         listeners = living(uptimes, now())
         waiting = [uptime for uptime in listeners if not wanted.issubset(uptime.tokens)]
-        doubtful = [uptime for uptime in uptimes if uptime not in listeners and not _is_gone(uptime)]
+        gone = dead_owners([uptime.listener for uptime in uptimes])
+        doubtful = [
+            uptime for uptime in uptimes if uptime not in listeners and not uptime.ended and uptime.listener not in gone
+        ]
         if not waiting and (not doubtful or now() >= until):
             return len(listeners)
         if now() >= until:
@@ -192,23 +194,6 @@ def wait_until_accepted(
                 hint="Look at its log; then run the same again: it goes on from here.",
             )
         sleep(_AGAIN_SECONDS)
-
-
-def _is_gone(uptime: Uptime) -> bool:
-    """Tell whether a listener certainly accepts nothing more: it stopped in order, or its process here is gone."""
-    if uptime.ended:
-        return True
-    machine, _, rest = uptime.listener.partition(" ")
-    process = rest.partition(" ")[0]
-    if machine != platform.node() or not process.isdigit():
-        return False
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
-        return False
-    return False
 
 
 class Rotated(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,7 +1,6 @@
-"""The bodies of callbacks: the one module that knows their shape.
+"""The bodies of callbacks, in the envelope of `upcall.thingspace.messages`.
 
-The V2 schema is not public. This is its strongest-supported reconstruction: the envelope and the four ``type`` values
-of V1, the elements that do not apply present but empty, and the members of V2's own campaign and device models.
+The V2 schema is not public. What stands in the envelope are the members of V2's own campaign and device models.
 
 Source: "About callback services" (documented for V1), official SDK models ``CampaignSoftware`` and
 ``V2DeviceStatus`` (their place in a callback is inferred).
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from upcall.redact import mask_device
+from upcall.thingspace import callback_body
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -74,7 +74,7 @@ def announcement(account: str, software: Sequence[dict[str, Any]]) -> Callback:
         account: Whose listener gets it.
         software: Members of V1's ``firmwareList`` entries.
     """
-    body = _envelope(account, "firmwareList", list(software))
+    body = callback_body(account, "firmwareList", list(software))
     return Callback(account, "firmwareList", None, body, f"{len(software)} packages")
 
 
@@ -94,17 +94,4 @@ def _about(campaign: Campaign, kind: str, status: str, devices: Sequence[DeviceS
             for device in devices
         ],
     }
-    return Callback(campaign.account, kind, campaign.id, _envelope(campaign.account, kind, element), about)
-
-
-def _envelope(account: str, kind: str, element: Any) -> bytes:
-    document: dict[str, Any] = {
-        "accountName": account,
-        "type": kind,
-        "firmwareList": [],
-        "upgradeScheduled": {},
-        "upgradeProgress": {},
-        "upgradeFinished": {},
-    }
-    document[kind] = element
-    return msgspec.json.encode(document)
+    return Callback(campaign.account, kind, campaign.id, callback_body(campaign.account, kind, element), about)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         DeviceUpdate,
         normalize_kind,
     )
+    from upcall.thingspace.messages import callback_body
     from upcall.thingspace.peeking import peek_account
     from upcall.thingspace.profiles import PROFILES, Profile
     from upcall.thingspace.registration import (
@@ -70,6 +71,7 @@ __all__ = [
     "FotaV2SuccessResult",
     "Profile",
     "ProviderTime",
+    "callback_body",
     "campaign_rank",
     "campaign_transitions",
     "check_account",
@@ -111,6 +113,7 @@ _NAMES_OF = {
         "DeviceUpdate",
         "normalize_kind",
     ),
+    "messages": ("callback_body",),
     "peeking": ("peek_account",),
     "profiles": ("PROFILES", "Profile"),
     "registration": (

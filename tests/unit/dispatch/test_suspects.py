@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from upcall.dispatch import session as session_module
-from upcall.dispatch.owner import new_owner
 from upcall.inbox import Outcome
+from upcall.inbox.owners import new_owner
 
 SECOND = 1_000_000
 

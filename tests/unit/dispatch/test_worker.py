@@ -14,9 +14,9 @@ import pytest
 
 from upcall.dispatch import Worker
 from upcall.dispatch import events as events_module
-from upcall.dispatch.owner import new_owner
 from upcall.errors import StoreError
 from upcall.inbox import Reported, Trust
+from upcall.inbox.owners import new_owner
 from upcall.testing import callback
 
 BOUND = contextvars.ContextVar("BOUND", default=None)

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
 from upcall.inbox import Reported
-from upcall.thingspace import DeviceState, is_final_campaign, normalize_device
+from upcall.thingspace import DeviceState, callback_body, is_final_campaign, normalize_device
 
 if TYPE_CHECKING:
     from upcall.registration.reconcile.pages import ReportedCampaign, ReportedDevice
@@ -53,7 +51,7 @@ def device_reported(account: str, campaign: ReportedCampaign, device: ReportedDe
         campaign_id=campaign.campaign_id,
         device_id=device.device_id,
         status=device.status,
-        body=_body(account, kind, {**_element(campaign), "deviceList": [entry]}),
+        body=callback_body(account, kind, {**_element(campaign), "deviceList": [entry]}),
     )
 
 
@@ -67,23 +65,10 @@ def campaign_reported(account: str, campaign: ReportedCampaign) -> Reported | No
         account=account,
         campaign_id=campaign.campaign_id,
         status=campaign.status,
-        body=_body(account, kind, element),
+        body=callback_body(account, kind, element),
     )
 
 
 def _element(campaign: ReportedCampaign) -> dict[str, Any]:
     told = {name: campaign.members[name] for name in _MEMBERS if campaign.members.get(name) not in (None, "", [], {})}
     return {"id": campaign.campaign_id, **told}
-
-
-def _body(account: str, kind: str, element: dict[str, Any]) -> bytes:
-    document: dict[str, Any] = {
-        "accountName": account,
-        "type": kind,
-        "firmwareList": [],
-        "upgradeScheduled": {},
-        "upgradeProgress": {},
-        "upgradeFinished": {},
-    }
-    document[kind] = element
-    return msgspec.json.encode(document)

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from upcall.dispatch import owner as owners
-from upcall.dispatch.owner import dead_owners, new_owner
+from upcall.inbox import owners
+from upcall.inbox.owners import dead_owners, new_owner
 
 
 def of_process(number):

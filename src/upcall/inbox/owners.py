@@ -1,4 +1,4 @@
-"""Who holds a lease: a process of this machine that can be asked whether it still lives."""
+"""Who holds a lease, or keeps a heartbeat: a process of this machine that can be asked whether it still lives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["dead_owners", "new_owner"]
 
 
 def new_owner() -> str:
-    """Return a name for this worker that no other has: machine, process and a random end."""
+    """Return a name that nothing else has, of this process or another: machine, process and a random end."""
     return f"{_place()} {os.getpid()} {secrets.token_hex(4)}"
 
 
