@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,32 @@ def pytest_configure(config):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config.pluginmanager.register(module.Plugin(), "canary")
+
+
+REFERENCE_SECONDS = 0.05
+"""What `_reference` takes on a machine of the common kind."""
+
+
+def _reference():
+    start = time.thread_time()
+    total = 0
+    for number in range(1_000_000):
+        total += number
+    return time.thread_time() - start
+
+
+@pytest.fixture
+def cpu_seconds():
+    """Return what measures a function: the processor's seconds, as many as a machine of the common kind would take."""
+
+    def measure(function, *arguments):
+        before = _reference()
+        start = time.thread_time()
+        function(*arguments)
+        took = time.thread_time() - start
+        return took / max(1.0, before / REFERENCE_SECONDS, _reference() / REFERENCE_SECONDS)
+
+    return measure
 
 
 @pytest.fixture(scope="session")

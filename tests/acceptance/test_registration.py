@@ -138,7 +138,7 @@ def test_a_guard_ends_while_the_provider_is_silent(site):
         assert guard.end(signal.SIGTERM) == 0
         took = time.monotonic() - began
         connection.close()
-    assert took < 5  # a second, on a machine with other work
+    assert took < 15  # a second, on a machine without other work
 
 
 def test_a_guard_without_credentials_does_not_begin(site):

@@ -14,6 +14,8 @@ from upcall.sandbox import Sandbox
 from upcall.settings import Credentials
 
 CALLS = 100
+PATIENCE_SECONDS = 100
+"""How long a hundred threads may take to be there at once, on a machine that has other work."""
 WAVES = ("0000123456-00001", "0000123456-00002", "0000123456-00003")
 URL = "https://listener.example.com:50559/callbacks/one"
 CREDENTIALS = Credentials(client_id="sandbox", client_secret="sandbox", username="sandbox", password="sandbox")
@@ -107,7 +109,9 @@ class Server:
         self.turnstile = None
         self.socket = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.base_url = f"http://127.0.0.1:{self.socket.getsockname()[1]}/api"
-        config = uvicorn.Config(self, log_level="critical", lifespan="off", loop="asyncio")
+        config = uvicorn.Config(
+            self, log_level="critical", lifespan="off", loop="asyncio", timeout_keep_alive=PATIENCE_SECONDS
+        )
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, args=([self.socket],))
 
@@ -133,7 +137,14 @@ def turnstile(request, server):
 @pytest.fixture
 def options(server, tmp_path):
     """Retries are off, so that a call succeeds by its replays or not at all."""
-    return {"base_url": server.base_url, "credentials": CREDENTIALS, "state_dir": tmp_path, "max_retries": 0}
+    return {
+        "base_url": server.base_url,
+        "credentials": CREDENTIALS,
+        "state_dir": tmp_path,
+        "max_retries": 0,
+        "timeout_seconds": PATIENCE_SECONDS,
+        "max_elapsed_seconds": 2 * PATIENCE_SECONDS,
+    }
 
 
 def _call(callbacks, number, account):
