@@ -132,6 +132,13 @@ def test_accounts_with_credentials_of_their_own(upcall, command):
     code, lines, stderr = command("login", **passwords)
     assert (code, [line["credentials"] for line in lines]) == (4, ["east"])
     assert "(credentials west)" in stderr
+    assert "Check secret and WEST" in stderr or "(secret, WEST)" in stderr, "each is named where it is read from"
+    shown = upcall.run("whoami", **(passwords | {"EAST": ""}))
+    assert "EAST (not set)" in shown.stdout
+    assert "a call still needs EAST." in shown.stderr
+    missing = upcall.run("callbacks", "show", "a", **(passwords | {"EAST": ""}))
+    assert missing.returncode == 2
+    assert "Credentials are missing: EAST. [credentials.east] of the settings file" in missing.stderr
 
 
 @pytest.mark.parametrize(

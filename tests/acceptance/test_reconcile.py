@@ -88,6 +88,8 @@ def test_what_a_killed_listener_missed_is_read_back(upcall, outage):
     reconciled = [event for event in events if event["origin"] == "reconciled"]
     assert len(reconciled) == document["differed"] + document["campaigns_differed"]
     assert {event["trust"] for event in reconciled} == {"confirmed"}
+    listed = upcall.run("events", "list", "--limit", "0").stdout.splitlines()
+    assert sum(line.split()[5] == "reconciled" for line in listed) == len(reconciled)
 
     upcall.until(lambda: sum("reconciled" in line for line in upcall.read("heard")) == document["differed"])
     heard = [tuple(line.split()[:2]) for line in upcall.read("heard")]

@@ -612,7 +612,7 @@ def url_in_the_file_that_is_not_https(world, **_):
     world.accounts[0]["url"] = f"http://{HOST}:{world.port}/callbacks/{{token}}"
 
 
-@fault("url-form", "no token fits its url")
+@fault("tokens", "no token that fits its url")
 def template_without_a_token(world, **_):
     with open_inbox(world.store) as inbox:
         inbox.set_token(TOKEN, state="retired", retire_at=micros(), now=micros())

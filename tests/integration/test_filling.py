@@ -5,9 +5,10 @@ import pytest
 
 from upcall import Upcall
 from upcall.inbox import Note, Uptime, open_inbox
+from upcall.registration import filling
 from upcall.registration.filling import GapFiller, what_is_due
 from upcall.registration.outages import Outage, Span
-from upcall.settings import Account, ReconcileSettings, read_settings
+from upcall.settings import Account, Credentials, ReconcileSettings, read_settings
 
 ACCOUNT = "0000123456-00001"
 MINUTE = 60_000_000
@@ -119,7 +120,8 @@ def test_it_is_done_once(thingspace_sandbox, upcall_listener, app, monkeypatch):
     """A run that read everything is not made again for the same outage, by another process either."""
     place = Place(thingspace_sandbox, upcall_listener(app, account=ACCOUNT), every_seconds=3600.0)
     calls = []
-    monkeypatch.setattr("upcall.registration.filling.reconcile_accounts", lambda *_, **more: calls.append(more) or [])
+    reconcile = filling.reconcile_accounts
+    monkeypatch.setattr(filling, "reconcile_accounts", lambda *a, **more: calls.append(more) or reconcile(*a, **more))
     assert place.filler.step()
     assert place.filler.step()
     assert len(calls) == 1
@@ -137,7 +139,21 @@ def test_what_could_not_be_read_is_tried_again(thingspace_sandbox, upcall_listen
     thingspace_sandbox.set_faults()
     assert place.filler.step()
     with open_inbox(place.url) as inbox:
-        assert inbox.notes("reconcile.schedule") == [Note(topic="reconcile.schedule", key="", at=place.now())]
+        assert inbox.notes("reconcile.schedule") == [Note(topic="reconcile.schedule", key=ACCOUNT, at=place.now())]
+
+
+def test_an_account_that_cannot_be_read_costs_the_others_nothing(thingspace_sandbox, upcall_listener, app, monkeypatch):
+    """Only what could not be read is read again."""
+    place = Place(thingspace_sandbox, upcall_listener(app, account=ACCOUNT), every_seconds=3600.0)
+    place.filler._accounts = {ACCOUNT: None, "0000123456-00002": "wrong"}
+    wrong = Credentials(client_id="sandbox", client_secret="wrong", username="sandbox", password="sandbox")
+    place.filler._make_client = lambda name: thingspace_sandbox.client(**({"credentials": wrong} if name else {}))
+    asked = []
+    reconcile = filling.reconcile_accounts
+    monkeypatch.setattr(filling, "reconcile_accounts", lambda names, **a: asked.append(names) or reconcile(names, **a))
+    assert not place.filler.step()
+    assert not place.filler.step()
+    assert asked == [[ACCOUNT, "0000123456-00002"], ["0000123456-00002"]]
 
 
 def test_nothing_is_done_that_was_not_asked_for(thingspace_sandbox, upcall_listener, app):

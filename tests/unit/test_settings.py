@@ -12,7 +12,6 @@ from upcall.settings import (
     Credentials,
     GuardSettings,
     ReconcileSettings,
-    credential_sources,
     default_store,
     read_accounts,
     read_profile,
@@ -52,7 +51,7 @@ def test_the_official_sdks_variables_work_too(field, name):
     """A program that moves from the official SDK keeps its environment."""
     environ = {name: "theirs"}
     assert getattr(read_settings(environ).credentials, field) == "theirs"
-    assert credential_sources(environ)[field] == name
+    assert read_settings(environ).credentials.sources == ((field, name),)
     assert getattr(read_settings(environ | {NAMES[field]: "ours"}).credentials, field) == "ours"
 
 
@@ -80,6 +79,25 @@ def test_what_is_missing_is_named_by_its_variable():
     assert Credentials().missing() == tuple(NAMES.values())[:4]
     assert Credentials(client_id="a", client_secret="b", session_token="c").missing() == ()
     assert Credentials(client_id="a", client_secret="b", username="c").missing() == ("THINGSPACE_PASSWORD",)
+
+
+def test_what_is_missing_in_a_table_is_named_as_the_table_names_it(tmp_path):
+    """The table's own variable or file is to be set, or the key to be written that names one."""
+    (tmp_path / "empty").touch()
+    path = tmp_path / "upcall.toml"
+    path.write_text(
+        '[credentials.east]\nclient_id_env = "EAST_ID"\nclient_secret_file = "empty"\n'
+        'session_token_env = "EAST_TOKEN"\n'
+    )
+    east = read_settings({}, config=path).credentials_named("east")
+    assert east.missing() == (
+        "EAST_ID",
+        "empty",
+        "username_env of [credentials.east]",
+        "password_env of [credentials.east]",
+    )
+    assert east.missing(session=False) == ("EAST_ID", "empty")
+    assert read_settings({"EAST_TOKEN": "a b"}, config=path).credentials_named("east").unusable() == ("EAST_TOKEN",)
 
 
 def test_credentials_show_which_are_given_and_none_of_them():
@@ -159,7 +177,8 @@ def test_a_settings_file_gives_options_accounts_and_credentials(settings_file):
     assert (second.name, second.url, second.credentials) == ("0000123456-00002", None, None)
     east = settings.credentials_of(first)
     assert (east.client_id, east.client_secret, east.username) == ("id-east", "from-file", None)
-    assert settings.sources_by_name["east"]["client_secret"] == "east-secret"
+    sources = dict(east.sources)
+    assert (east.table, sources["client_id"], sources["client_secret"]) == ("east", "EAST_ID", "east-secret")
     assert settings.credentials_of(second) == settings.credentials
 
 
@@ -281,7 +300,7 @@ def test_who_only_receives_needs_nothing_that_the_file_points_at(guardian_file):
     ("text", "complaint"),
     [
         ("[client]\ntimeout_second = 1", "timeout_second"),
-        ('[client]\ntimeout_seconds = "1"', r"\$\.client\.timeout_seconds"),
+        ('[client]\ntimeout_seconds = "1"', "client.timeout_seconds"),
         ("[[accounts]]\nurl = 'x'", "name"),
         ("[[accounts]]\nname = 'a'\n[[accounts]]\nname = 'a'", "account a twice"),
         ("[[accounts]]\nname = 'a'\ncredentials = 'west'", r"no table \[credentials\.west\]"),

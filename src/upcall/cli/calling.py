@@ -105,8 +105,15 @@ class Book:
     def client_of(self, account: str) -> ThingSpaceClient:
         """Return who calls for an account; it is closed with the book."""
         import upcall.client
+        from upcall.errors import SettingsError
 
         name = self._credentials_of(account)
+        if account not in self._known and self._known and self.settings.credentials.missing():
+            raise SettingsError(
+                f"The settings file {self.settings.path} does not list the account {account}, and the environment"
+                " gives no credentials for others.",
+                hint="Correct the account, add it to the file, or set THINGSPACE_CLIENT_ID and so on.",
+            )
         if name not in self._clients:
             self._clients[name] = upcall.client.ThingSpaceClient(
                 credentials=self.settings.credentials_named(name),

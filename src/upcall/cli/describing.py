@@ -44,7 +44,7 @@ def row(record: CallbackRecord) -> tuple[str, ...]:
         record.account or "-",
         record.kind or "-",
         record.campaign_id or "-",
-        str(record.deliveries),
+        str(record.deliveries) if record.origin == "received" else record.origin,
         record.state,
         record.trust,
         record.duplicate,

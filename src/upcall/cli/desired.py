@@ -270,7 +270,9 @@ def _check_choice(settings: Settings, accounts: Sequence[str], labels: Sequence[
         where = f"{settings.path} lists none" if settings.path else "there is no upcall.toml here"
         raise SettingsError(
             f"What should be registered stands in the [[accounts]] tables of the settings file, and {where}.",
-            hint="Try: --config FILE",
+            hint='Give each account one, with name = "…" and url = "…" (docs/settings.md).'
+            if settings.path
+            else "Try: --config FILE",
         )
     names = {account.name for account in settings.accounts}
     known = {label for account in settings.accounts for label in account.labels}
@@ -290,8 +292,11 @@ def _opened(store: str | None, *, create: bool) -> Iterator[Inbox | None]:
     from upcall.settings import default_store
 
     url = store or default_store()
-    if not create and store is None and store_version(url) is None:
-        yield None
-        return
+    if store_version(url) is None:
+        if not create and store is None:
+            yield None
+            return
+        if create:
+            log(f"upcall: there is no store at {url}, and a new one is made.")
     with open_inbox(url, create=create) as inbox:
         yield inbox

@@ -89,17 +89,18 @@ def _accepted(client: ThingSpaceClient, name: str | None, *, json: bool) -> None
 
 
 def _document(client: ThingSpaceClient, name: str | None, settings: Settings) -> dict[str, Any]:
-    from upcall.settings import credential_sources
+    from upcall.settings import CREDENTIAL_FIELDS
 
-    latch = client.login_latch()
-    sources = settings.sources_by_name[name] if name else credential_sources()
+    latch, credentials = client.login_latch(), client.credentials
+    sources = dict(credentials.sources)
     return {
         "name": name,
         "base_url": client.base_url,
         "config": str(settings.path) if settings.path else None,
         "accounts": [account.name for account in settings.accounts if account.credentials == name],
-        "credentials": sources,
-        "missing": list(client.credentials.missing()),
+        "credentials": {field: sources.get(field) for field in CREDENTIAL_FIELDS},
+        "unset": [source for field, source in sources.items() if not getattr(credentials, field)],
+        "missing": list(credentials.missing()),
         "tokens": [
             {"kind": token.kind, "origin": token.origin, "ends_at": _time(token.ends_at)}
             for token in client.token_states()
@@ -124,7 +125,10 @@ def _show(document: dict[str, Any]) -> None:
             ("base URL", document["base_url"]),
             ("settings file", document["config"] or "none"),
             *((("credentials", document["name"]),) if document["name"] else ()),
-            *((name, source or "not set") for name, source in document["credentials"].items()),
+            *(
+                (name, f"{source} (not set)" if source in document["unset"] else source or "not set")
+                for name, source in document["credentials"].items()
+            ),
             *((f"{kind} token", _told(held.get(kind))) for kind in ("bearer", "session")),
             ("token store", store or "off: UPCALL_TOKEN_STORE=1 keeps tokens between commands"),
             ("login latch", latch["reason"] if latch["latched"] else f"open, {latch['refusals']} refused"),

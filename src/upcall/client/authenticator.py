@@ -39,7 +39,7 @@ _WAYS_OUT: Final = {
     Verdict.UNKNOWN: "The file {path} is damaged. To forget what it counted:",
     Verdict.UNANSWERED: "Check the way to the provider, and the password; then:",
     Verdict.SAME_PASSWORD: "Give another password, which is sent without more ado; or, to send this one again:",
-    Verdict.TWICE: "Correct the user name and the password (THINGSPACE_USERNAME, THINGSPACE_PASSWORD); then:",
+    Verdict.TWICE: "Correct the user name and the password ({username}, {password}); then:",
 }
 
 
@@ -239,7 +239,7 @@ class Authenticator:
         if reply.parsed is None:
             yield Do(partial(self._latch.refused, claim))
             self._exchange.tell("login_refused", call, trip, status=reply.answer.status)
-            raise failures.login_refused(LOGIN, reply.answer, self._exchange.tally(trip))
+            raise failures.login_refused(LOGIN, reply.answer, self._exchange.tally(trip), credentials)
         if self._store is not None:
             yield Do(partial(self._store.save, SESSION, StoredToken(reply.parsed, asked_wall)))
         yield Do(partial(self._latch.succeeded, claim))
@@ -262,7 +262,7 @@ class Authenticator:
             if isinstance(claimed, Claim):
                 return claimed
             if claimed.verdict is not Verdict.BUSY:
-                raise _latched(claimed, self._exchange.base_url)
+                raise _latched(claimed, self._exchange)
             left = limits.policy.max_elapsed_seconds - (clock.monotonic() - trip.started)
             if left <= 0:
                 raise self._login_timeout("another process is logging in, and has not ended", trip)
@@ -317,10 +317,11 @@ def _finish(slot: TokenSlot, flight: Flight, fetch: Flow[None]) -> Flow[None]:
         slot.fail(flight, error)
 
 
-def _latched(refusal: Refusal, base_url: str) -> LoginLatchedError:
-    hint = _WAYS_OUT[refusal.verdict].format(path=refusal.path)
+def _latched(refusal: Refusal, exchange: Exchange) -> LoginLatchedError:
+    names = {field: exchange.credentials.name_of(field) for field in ("username", "password")}
+    hint = _WAYS_OUT[refusal.verdict].format(path=refusal.path, **names)
     return LoginLatchedError(
-        f"No login was sent to {base_url}: {refusal.verdict.value}, and five refusals lock the account there.",
+        f"No login was sent to {exchange.base_url}: {refusal.verdict.value}, and five refusals lock the account there.",
         hint=f"{hint} upcall login --reset, or client.reset_login_latch().",
         operation="login",
     )

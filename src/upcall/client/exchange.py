@@ -70,7 +70,8 @@ class Exchange:
         self.user_agent = user_agent
         self.auth: Authenticator = Authenticator(self, latch, token_store)
         self._observer = Observer(event_hooks, self._secrets)
-        self._missing, self._unusable = credentials.missing(), credentials.unusable()
+        self._missing = {session: credentials.missing(session=session) for session in (False, True)}
+        self._unusable = credentials.unusable()
 
     # --- A call ------------------------------------------------------------------------------------------------------
 
@@ -193,13 +194,12 @@ class Exchange:
             )
 
     def _require(self, auth: Auth) -> None:
-        if auth is Auth.NONE or not (self._missing or self._unusable):
+        if auth is Auth.NONE:
             return
-        missing = self._missing
-        if auth is not Auth.BOTH:
-            missing = tuple(name for name in missing if "CLIENT" in name)
-        if missing:
+        if missing := self._missing[auth is Auth.BOTH]:
             hint = "Set them in the environment, each also as …_FILE with the path of a file that holds it."
+            if table := self.credentials.table:
+                hint = f"[credentials.{table}] of the settings file says where each is read from: set them there."
             if is_loopback_host(urlsplit(self.base_url).hostname or ""):
                 hint += " Those of upcall sandbox are the word sandbox, each of them."
             raise SettingsError(f"Credentials are missing: {', '.join(missing)}.", hint=hint)
@@ -314,7 +314,7 @@ class Exchange:
             return failures.unreached(operation, outcome, tally)
         if operation.accepts(outcome):
             return failures.undecodable(operation, outcome, "", tally)
-        return failures.answered(operation, outcome, tally, fixed_session=self.auth.session.is_fixed)
+        return failures.answered(operation, outcome, tally, self.credentials)
 
 
 def _retry_after(answer: Answer, wall_now: float) -> float:

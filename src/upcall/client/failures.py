@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from upcall.client.operations import Operation
+    from upcall.settings import Credentials
 
 __all__ = ["Failure", "Tally", "answered", "login_refused", "unconfirmed", "undecodable", "unreached"]
 
@@ -107,17 +108,22 @@ def unreached(operation: Operation[Any], failure: Failure, tally: Tally) -> Thin
     return _fill(RequestNotSentError(text, hint=hint), operation, tally)
 
 
-def answered(
-    operation: Operation[Any], answer: Answer, tally: Tally, *, fixed_session: bool = False
-) -> ThingSpaceError:
-    """Make the error of an answer that is none of the operation's results."""
+def answered(operation: Operation[Any], answer: Answer, tally: Tally, credentials: Credentials) -> ThingSpaceError:
+    """Make the error of an answer that is none of the operation's results.
+
+    Args:
+        operation: What was asked for.
+        answer: What came.
+        tally: What it cost.
+        credentials: Who called, to name what to correct.
+    """
     complaint = read_complaint(answer)
     kind: type[ThingSpaceError] = AnsweredError
     if answer.status == _BAD_REQUEST:
         kind = operation.bad_request
     if answer.status in _REFUSED or _is_refused_client(operation, complaint):
         kind = CredentialsError
-    hint = _wait_hint(tally) or _hint(answer, complaint, operation, fixed_session)
+    hint = _wait_hint(tally) or _hint(answer, complaint, operation, credentials)
     error = kind(_sentence(operation, answer, complaint, tally), hint=hint)
     return _fill(error, operation, tally, answer, complaint)
 
@@ -132,13 +138,15 @@ def unconfirmed(
     return error
 
 
-def login_refused(operation: Operation[Any], answer: Answer, tally: Tally) -> CredentialsError:
+def login_refused(
+    operation: Operation[Any], answer: Answer, tally: Tally, credentials: Credentials
+) -> CredentialsError:
     """Make the error of a login that the provider judged and refused."""
     complaint = read_complaint(answer)
     error = CredentialsError(
         _sentence(operation, answer, complaint, tally),
-        hint="Check THINGSPACE_USERNAME and THINGSPACE_PASSWORD: five refusals in a row lock the account at the"
-        " provider, so this password is not sent again.",
+        hint=f"Check {credentials.name_of('username')} and {credentials.name_of('password')}: five refusals in a row"
+        " lock the account at the provider, so this password is not sent again.",
     )
     return _fill(error, operation, tally, answer, complaint)
 
@@ -184,15 +192,16 @@ def _is_refused_client(operation: Operation[Any], complaint: Complaint) -> bool:
     return operation.name == "request_token" and complaint.code in {"invalid_client", "unauthorized_client"}
 
 
-def _hint(answer: Answer, complaint: Complaint, operation: Operation[Any], fixed_session: bool) -> str:  # noqa: FBT001
+def _hint(answer: Answer, complaint: Complaint, operation: Operation[Any], credentials: Credentials) -> str:
     if complaint.code == _NO_SUCH_PATH:
         return _WRONG_PLACE
     if operation.name == "request_token" and answer.status in {_BAD_REQUEST, *_REFUSED}:
-        return "Check THINGSPACE_CLIENT_ID and THINGSPACE_CLIENT_SECRET."
-    if fixed_session and (complaint.names_session() or answer.status in _REFUSED):
+        return f"Check {credentials.name_of('client_id')} and {credentials.name_of('client_secret')}."
+    if credentials.session_token and (complaint.names_session() or answer.status in _REFUSED):
+        token, user, password = (credentials.name_of(field) for field in ("session_token", "username", "password"))
         return (
-            "The session token was given and is never replaced: give a fresh THINGSPACE_SESSION_TOKEN, or unset it and"
-            " set THINGSPACE_USERNAME and THINGSPACE_PASSWORD."
+            f"The session token was given and is never replaced: give a fresh {token}, or unset it and"
+            f" set {user} and {password}."
         )
     if answer.status in _REFUSED:
         return "Check that these credentials may manage software of this account."

@@ -45,6 +45,12 @@ class StoreTokens:
                 "this store has a generated token for other accounts too, which is not accepted now; to go on with it,"
                 " give the same accounts as then (--account, --config), or give the token itself by UPCALL_TOKENS"
             )
+        elif mine[0].accounts and not self._accounts:
+            _log.warning(
+                "callbacks of every account are taken with the token that was generated for %s; to take theirs alone,"
+                " name them (--account, --config)",
+                _named(mine[0].accounts),
+            )
         elif set(mine[0].accounts) != set(self._accounts):
             _log.info(
                 "the token that was generated for %s belongs to %s now",

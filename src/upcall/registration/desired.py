@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["Ours", "Target", "in_order", "select_targets", "targets_of"]
 
 _WITHOUT_URL: Final = "the settings file gives no url for it"
-_WITHOUT_FITTING: Final = (
-    "no token fits its url: start `upcall listen --config FILE` once, which keeps one in the store, or give"
-    " UPCALL_TOKENS"
+_NOT_GIVEN: Final = "none of the tokens that are given is this account's: add ACCOUNT=TOKEN to UPCALL_TOKENS"
+_NOT_KEPT: Final = (
+    "{where} no token that fits its url: start `upcall listen --config FILE` once, which keeps one in its store; name"
+    " the listener's store with --store, or give UPCALL_TOKENS"
 )
 
 
@@ -55,7 +56,11 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def targets_of(
-    accounts: Sequence[Account], tokens: Sequence[TokenRecord] = (), given: Sequence[Token] = ()
+    accounts: Sequence[Account],
+    tokens: Sequence[TokenRecord] = (),
+    given: Sequence[Token] = (),
+    *,
+    store: str | None = None,
 ) -> list[Target]:
     """Return what each account should have registered, in the settings file's order.
 
@@ -64,10 +69,12 @@ def targets_of(
         tokens: The tokens that the store generated, in any state.
         given: The tokens that the environment gives, the wanted one first. Where there are any, they stand in the
             place of the store's, as they do for a listener.
+        store: The store's URL, for what is said where a token is missing; None where there is no store.
     """
     names = frozenset(account.name for account in accounts)
     usable = [_of_given(token) for token in given] or _accepted(tokens, names)
-    return [_target(account, usable, strict=bool(given)) for account in accounts]
+    missing = _NOT_GIVEN if given else _NOT_KEPT.format(where=f"{store} holds" if store else "there is no store with")
+    return [_target(account, usable, missing, strict=bool(given)) for account in accounts]
 
 
 def select_targets(
@@ -138,7 +145,7 @@ def _of_given(token: Token) -> TokenRecord:
     return TokenRecord(token.secret, tuple(sorted(token.accounts)))
 
 
-def _target(account: Account, tokens: Sequence[TokenRecord], *, strict: bool) -> Target:
+def _target(account: Account, tokens: Sequence[TokenRecord], missing: str, *, strict: bool) -> Target:
     target = Target(account=account.name, template=account.url, credentials=account.credentials, labels=account.labels)
     if account.url is None:
         return msgspec.structs.replace(target, problem=_WITHOUT_URL)
@@ -146,7 +153,7 @@ def _target(account: Account, tokens: Sequence[TokenRecord], *, strict: bool) ->
         return msgspec.structs.replace(target, url=account.url)
     fitting = _fitting(account.name, tokens, strict=strict)
     if not fitting:
-        return msgspec.structs.replace(target, problem=_WITHOUT_FITTING)
+        return msgspec.structs.replace(target, problem=missing)
     first = fitting[0]
     return msgspec.structs.replace(
         target,

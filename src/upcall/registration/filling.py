@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Due", "GapFiller", "what_is_due"]
 
 TOPIC: Final = "reconcile.schedule"
-"""The topic of the one note that says up to when gaps are filled."""
+"""The topic of the notes that say for each account up to when its gaps are filled."""
 
 LOOK_SECONDS: Final = 15.0
 """How often it looks whether something is due: a look reads the heartbeats only."""
@@ -56,11 +58,11 @@ class Due(msgspec.Struct, frozen=True):
 def what_is_due(
     outages: Sequence[Outage], filled_until: int, now: int, *, after_outage: bool, every_seconds: float | None
 ) -> Due | None:
-    """Decide whether reports are to be read now.
+    """Decide whether an account's reports are to be read now.
 
     Args:
-        outages: What the heartbeats and the guard's journal tell.
-        filled_until: When the last run began that read everything.
+        outages: What the heartbeats and the guard's journal tell of one account.
+        filled_until: When the last run began that read all of it.
         now: The time, UTC microseconds.
         after_outage: Whether an outage that can have lost something is a reason.
         every_seconds: How long after a run the next one is due, None for never.
@@ -130,8 +132,8 @@ class GapFiller:
         """
         with open_inbox(self._store) as inbox:
             now = self._now()
-            due = self._due(inbox, now)
-            return due is None or self._fill(inbox, due, now)
+            read = [self._fill(inbox, due, accounts, now) for due, accounts in self._due(inbox, now).items()]
+            return all(read)
 
     def _run(self) -> None:
         again = AGAIN_SECONDS
@@ -148,51 +150,47 @@ class GapFiller:
                     _log.warning("gaps wait to be filled: %s", error)
             self._stopping.wait(pause)
 
-    def _due(self, inbox: Inbox, now: int) -> Due | None:
-        notes = inbox.notes(TOPIC)
+    def _due(self, inbox: Inbox, now: int) -> dict[Due, list[str]]:
+        """Return what is due, and for which accounts."""
         # A note from later than now was written by a clock that was ahead.
-        filled_until = notes[0].at if notes and notes[0].at <= now else now - _DAY_MICROS
+        filled = {note.key: note.at for note in inbox.notes(TOPIC) if note.at <= now}
         # All of them: an outage that goes on over a run is over after it, and began before it.
         away = away_spans(inbox.uptimes(), now)
         elsewhere = elsewhere_spans(inbox.journal("guard"), now)
+        outages = find_outages(away, elsewhere, self._profile, now)
         wished = self._settings.reconcile
-        return what_is_due(
-            find_outages(away, elsewhere, self._profile, now),
-            filled_until,
-            now,
-            after_outage=wished.after_outage,
-            every_seconds=wished.every_seconds,
-        )
+        groups: dict[Due, list[str]] = {}
+        for account in self._accounts:
+            due = what_is_due(
+                [outage for outage in outages if outage.account in {"", account}],
+                filled.get(account, now - _DAY_MICROS),
+                now,
+                after_outage=wished.after_outage,
+                every_seconds=wished.every_seconds,
+            )
+            if due is not None:
+                groups.setdefault(due, []).append(account)
+        return groups
 
-    def _fill(self, inbox: Inbox, due: Due, now: int) -> bool:
-        _log.info("reading the provider's reports: %s", due.why)
-        clients: dict[str | None, ThingSpaceClient] = {}
-
-        def client_of(account: str) -> ThingSpaceClient:
-            name = self._accounts[account]
-            if name not in clients:
-                clients[name] = self._make_client(name)
-            return clients[name]
-
-        try:
+    def _fill(self, inbox: Inbox, due: Due, accounts: Sequence[str], now: int) -> bool:
+        _log.info("reading the provider's reports (accounts: %d): %s", len(accounts), due.why)
+        with contextlib.ExitStack() as stack:
+            client_named = cache(lambda name: stack.enter_context(self._make_client(name)))
             results = reconcile_accounts(
-                self._accounts,
+                accounts,
                 inbox=inbox,
-                client_of=client_of,
+                client_of=lambda account: client_named(self._accounts[account]),
                 since=due.since,
                 requests_per_second=self._settings.reconcile.requests_per_second,
                 is_stopping=self._stopping.is_set,
                 now=self._now,
             )
-        finally:
-            for client in clients.values():
-                client.close()
         _tell(results)
         # What was read to its end is not read again, though a report in it may be refused each time.
-        whole = not self._stopping.is_set() and all(result.finished for result in results)
-        if whole:
-            inbox.put_note(Note(topic=TOPIC, key="", at=now))
-        return whole
+        finished = {result.account for result in results if result.finished}
+        for account in finished:
+            inbox.put_note(Note(topic=TOPIC, key=account, at=now))
+        return finished.issuperset(accounts)
 
     def _client_of_settings(self, name: str | None) -> ThingSpaceClient:
         return ThingSpaceClient(credentials=self._settings.credentials_named(name), config=self._settings.path)

@@ -48,6 +48,6 @@ def read_desired(accounts: Sequence[Account], inbox: Inbox | None, given: Sequen
     """
     records = inbox.tokens() if inbox is not None else []
     history = History.of(inbox)
-    targets = targets_of(accounts, records, given)
+    targets = targets_of(accounts, records, given, store=inbox.url if inbox is not None else None)
     secrets = {record.token for record in records} | {token.secret for token in given}
     return Desired(tuple(targets), Ours(targets, secrets=secrets, written=history.written), history)

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 from upcall.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from upcall.settings.credentials import Credentials, credential_sources
+    from upcall.settings.credentials import CREDENTIAL_FIELDS, Credentials
     from upcall.settings.places import config_path, default_store, expanded, state_dir
     from upcall.settings.profiles import read_profile
     from upcall.settings.reading import read_accounts, read_settings
     from upcall.settings.values import Account, GuardSettings, ReconcileSettings, Settings, SettingsProblem
 
 __all__ = [
+    "CREDENTIAL_FIELDS",
     "Account",
     "Credentials",
     "GuardSettings",
@@ -28,7 +29,6 @@ __all__ = [
     "Settings",
     "SettingsProblem",
     "config_path",
-    "credential_sources",
     "default_store",
     "expanded",
     "read_accounts",
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 _NAMES_OF = {
-    "credentials": ("Credentials", "credential_sources"),
+    "credentials": ("CREDENTIAL_FIELDS", "Credentials"),
     "places": ("config_path", "default_store", "expanded", "state_dir"),
     "profiles": ("read_profile",),
     "reading": ("read_accounts", "read_settings"),

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from upcall.settings.credentials import Credentials
+from upcall.settings.credentials import CREDENTIAL_FIELDS
 from upcall.settings.lines import Place
 from upcall.settings.places import is_profile_file
 from upcall.settings.tables import Alerts, Client, Delivery, File, References
@@ -129,12 +129,28 @@ def _fields(kind: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]
     return msgspec.structs.fields(kind)
 
 
+_EXPECTED: Final = re.compile(r"Expected `([^`]+?)(?: \| null)?`, got `([^`]+)`")
+_KINDS: Final = {
+    "float": "a number",
+    "int": "a whole number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+}
+"""How msgspec's names of kinds are told."""
+
+
 def _misfit(error: msgspec.ValidationError, where: _Table, key: str) -> Finding:
     """Tell of a value that is of the wrong type, which msgspec does without showing it."""
     text, _, below = str(error).partition(" - at `$")
     place = (*where.place, key, *(int(index) for index in re.findall(r"\[(\d+)\]", below)))
-    shown = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place)
-    return Finding(place, f"{text[:1].lower()}{text[1:]} at `${shown}`", account=where.account)
+    shown = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place).removeprefix(".")
+    if found := _EXPECTED.match(text):
+        wanted, given = (_KINDS.get(kind, kind) for kind in found.groups())
+        text = f"has to be {wanted}, not {given}"
+    hint = "Write seconds, without quotes, such as 300." if key.endswith("_seconds") else None
+    return Finding(place, f"`{shown}` {text[:1].lower()}{text[1:]}", hint, where.account)
 
 
 def _out_of_range(name: str, value: Any) -> str | None:
@@ -152,7 +168,7 @@ def _blame_unknown(table: dict[str, Any], kind: type[msgspec.Struct], where: _Ta
         if key in known:
             continue
         hint = _suggested(key, known)
-        if kind is References and key in Credentials.__struct_fields__:
+        if kind is References and key in CREDENTIAL_FIELDS:
             hint = f"No secret stands in this file: `{key}_env` names its variable, `{key}_file` its file."
         blame(Finding((*where.place, key), f"there is no `{key}` in {where.title}", hint, where.account))
 

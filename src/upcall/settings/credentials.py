@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -13,7 +12,10 @@ from upcall.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Credentials", "credential_sources", "read_credentials", "read_secret_file"]
+__all__ = ["CREDENTIAL_FIELDS", "Credentials", "read_credentials", "read_secret_file"]
+
+CREDENTIAL_FIELDS: Final = ("client_id", "client_secret", "username", "password", "session_token")
+"""What ThingSpace wants of a caller, by the names of the fields of `Credentials`."""
 
 _SDK_NAMES = {
     "THINGSPACE_CLIENT_ID": "THINGSPACE_OAUTH_OAUTH_CLIENT_ID",
@@ -32,6 +34,8 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
         username: The UWS user name of the session login.
         password: Its password.
         session_token: A fixed VZ-M2M token, used instead of a login and never replaced.
+        sources: Pairs of a field and of the variable or file that it is read from, for errors; no secret.
+        table: Which ``[credentials.…]`` table of a settings file says so, None where none does.
     """
 
     client_id: str | None = None
@@ -39,26 +43,38 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     username: str | None = None
     password: str | None = None
     session_token: str | None = None
+    sources: tuple[tuple[str, str], ...] = ()
+    table: str | None = None
 
     def __repr__(self) -> str:
-        given = [name for name in self.__struct_fields__ if getattr(self, name)]
-        return f"Credentials({', '.join(given)})"
+        return f"Credentials({', '.join(name for name in CREDENTIAL_FIELDS if getattr(self, name))})"
 
-    def missing(self) -> tuple[str, ...]:
-        """Return the environment variables that a call still needs."""
+    def name_of(self, field: str) -> str:
+        """Return what to correct or to set for a field: where it is read from, or where it could be."""
+        source = dict(self.sources).get(field)
+        if source is not None:
+            return source
+        return f"{field}_env of [credentials.{self.table}]" if self.table else _variable(field)
+
+    def missing(self, *, session: bool = True) -> tuple[str, ...]:
+        """Return the names of what a call still needs, as `name_of` does.
+
+        Args:
+            session: Whether the call needs a session token, as most do.
+        """
         wanted = ["client_id", "client_secret"]
-        if not self.session_token:
+        if session and not self.session_token:
             wanted += ["username", "password"]
-        return tuple(f"THINGSPACE_{name.upper()}" for name in wanted if not getattr(self, name))
+        return tuple(self.name_of(field) for field in wanted if not getattr(self, field))
 
     def unusable(self) -> tuple[str, ...]:
-        """Return the environment variables whose values no request can carry."""
+        """Return the names of what no request can carry, as `name_of` does."""
         token = self.session_token or ""
-        given = ((name, getattr(self, name) or "") for name in self.__struct_fields__)
+        given = ((name, getattr(self, name) or "") for name in CREDENTIAL_FIELDS)
         wrong = [name for name, value in given if any("\ud800" <= character <= "\udfff" for character in value)]
         if "session_token" not in wrong and not (token.isascii() and token.isprintable() and " " not in token):
             wrong.append("session_token")
-        return tuple(f"THINGSPACE_{name.upper()}" for name in wrong)
+        return tuple(self.name_of(field) for field in wrong)
 
 
 def read_credentials(environ: Mapping[str, str]) -> Credentials:
@@ -67,17 +83,11 @@ def read_credentials(environ: Mapping[str, str]) -> Credentials:
     Raises:
         SettingsError: A ``…_FILE`` variable names a file that cannot be read.
     """
-    return Credentials(**{name: _value(environ, _variable(name)) for name in Credentials.__struct_fields__})
-
-
-def credential_sources(environ: Mapping[str, str] | None = None) -> dict[str, str | None]:
-    """Return which variable each credential is read from, None where it is not set; no value is shown.
-
-    Args:
-        environ: Variables to read instead of the process's own.
-    """
-    env = os.environ if environ is None else environ
-    return {name: _source(env, _variable(name)) for name in Credentials.__struct_fields__}
+    named = {field: _source(environ, _variable(field)) for field in CREDENTIAL_FIELDS}
+    sources = {field: source for field, source in named.items() if source is not None}
+    return Credentials(
+        **{field: _value(environ, source) for field, source in sources.items()}, sources=tuple(sources.items())
+    )
 
 
 def read_secret_file(path: Path, named_by: str) -> str | None:
@@ -108,8 +118,5 @@ def _source(env: Mapping[str, str], name: str) -> str | None:
     return next((key for key in (name, f"{name}_FILE", _SDK_NAMES.get(name)) if key and env.get(key)), None)
 
 
-def _value(env: Mapping[str, str], name: str) -> str | None:
-    source = _source(env, name)
-    if source is None or source != f"{name}_FILE":
-        return env[source] if source else None
-    return read_secret_file(Path(env[source]), source)
+def _value(env: Mapping[str, str], source: str) -> str | None:
+    return read_secret_file(Path(env[source]), source) if source.endswith("_FILE") else env[source]

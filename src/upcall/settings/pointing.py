@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from upcall.errors import SettingsError
-from upcall.settings.credentials import Credentials, read_secret_file
+from upcall.settings.credentials import CREDENTIAL_FIELDS, Credentials, read_secret_file
 from upcall.settings.places import expanded, is_profile_file
 
 if TYPE_CHECKING:
@@ -61,13 +61,14 @@ def follow(found: SettingsFile, env: Mapping[str, str]) -> Pointed:
 
 def _credentials(found: SettingsFile, name: str, table: References, env: Mapping[str, str]) -> Credentials:
     values: dict[str, str | None] = {}
-    for field in Credentials.__struct_fields__:
+    sources: dict[str, str] = {}
+    for field in CREDENTIAL_FIELDS:
         variable, file = getattr(table, f"{field}_env"), getattr(table, f"{field}_file")
         if file is not None:
-            values[field] = _secret(found, ("credentials", name, f"{field}_file"), file)
+            sources[field], values[field] = file, _secret(found, ("credentials", name, f"{field}_file"), file)
         elif variable is not None:
-            values[field] = env.get(variable) or None
-    return Credentials(**values)
+            sources[field], values[field] = variable, env.get(variable) or None
+    return Credentials(**values, sources=tuple(sources.items()), table=name)
 
 
 def _alert_url(found: SettingsFile, alerts: Alerts, env: Mapping[str, str]) -> str | None:

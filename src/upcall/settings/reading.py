@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from upcall.settings.file import SettingsFile
-    from upcall.settings.tables import Client, References
+    from upcall.settings.tables import Client
     from upcall.settings.values import Account
 
 __all__ = ["read_accounts", "read_settings"]
@@ -104,7 +104,6 @@ def _read(environ: Mapping[str, str] | None, config: str | os.PathLike[str] | No
         token_store=_token_store(env, file.client.token_store),
         accounts=file.accounts,
         credentials_by_name=named,
-        sources_by_name={name: _sources(table) for name, table in file.credentials.items()},
         profile=pointed.profile,
         alert_url=pointed.alert_url,
         alert_source=file.alerts.url_file or file.alerts.url_env,
@@ -148,11 +147,3 @@ def _switch(env: Mapping[str, str], name: str, otherwise: bool | None) -> bool |
 def _token_store(env: Mapping[str, str], otherwise: bool | str | None) -> bool | str | None:  # noqa: FBT001
     text = env.get("UPCALL_TOKEN_STORE", "").strip()
     return _SWITCHES.get(text.lower(), text) if text else otherwise
-
-
-def _sources(table: References) -> dict[str, str | None]:
-    """Return what a table of references points at; the file counts where both are given."""
-    return {
-        field: getattr(table, f"{field}_file") or getattr(table, f"{field}_env")
-        for field in Credentials.__struct_fields__
-    }

@@ -95,7 +95,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         token_store: Whether tokens are kept on disk, or in which file.
         accounts: The accounts, in the file's order.
         credentials_by_name: The ``[credentials.…]`` tables, read.
-        sources_by_name: For each of them where each credential is read from, a variable or a file.
         profile: How the provider delivers, for `read_profile`: a name, or the path of a file.
         alert_url: Where alerts are posted.
         alert_source: The variable or file that the alerts' URL is read from, None where it stands in the settings
@@ -117,7 +116,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     token_store: bool | str | None = None
     accounts: tuple[Account, ...] = ()
     credentials_by_name: dict[str, Credentials] = msgspec.field(default_factory=dict)
-    sources_by_name: dict[str, dict[str, str | None]] = msgspec.field(default_factory=dict)
     profile: str = "documented"
     alert_url: str | None = None
     alert_source: str | None = None

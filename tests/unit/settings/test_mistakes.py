@@ -30,11 +30,11 @@ MISTAKES = {
     "key of an account": ("[[accounts]]\nname = 'a'\nlabel = ['x'] # here\n", "Did you mean `labels`"),
     "type": (
         "[client]\ntimeout_seconds = '1' # here\n",
-        r"expected `float \| null`, got `str` at `\$\.client\.timeout_s",
+        "`client.timeout_seconds` has to be a number, not text. Write seconds, without quotes, such as 300",
     ),
     "type in a list": (
         "[[accounts]]\nname = 'a'\nlabels = [\n'x',\n7, # here\n]\n",
-        r"at `\$\.accounts\[0\]\.labels\[1\]`",
+        r"`accounts\[0\]\.labels\[1\]` has to be text, not a whole number",
     ),
     "one table for a list": ("[accounts] # here\nname = 'a'\n", r"write \[\[accounts\]\], in double brackets"),
     "a list for one table": ("[[guard]] # here\nreassert = true\n", r"write \[guard\]"),

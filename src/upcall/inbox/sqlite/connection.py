@@ -8,7 +8,7 @@ import sqlite3
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from upcall.errors import StoreError, StoreUnreadableError, StoreVersionError
 from upcall.inbox.durable import make_directory, network_file_system
@@ -217,6 +217,15 @@ def is_busy(error: sqlite3.Error) -> bool:
     return error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
+_ADVICE: Final = {
+    sqlite3.SQLITE_READONLY: "Let this user write the file and its directory (ls -ld), or run it as one who can.",
+    sqlite3.SQLITE_CANTOPEN: "Let this user read and write the file and its directory (ls -ld).",
+    sqlite3.SQLITE_FULL: "Make room on its disk.",
+    sqlite3.SQLITE_CORRUPT: "See what is left: upcall store check. Then: upcall store restore",
+}
+"""What to do about an error of SQLite, by its primary code."""
+
+
 @contextlib.contextmanager
 def store_errors(path: Path, *, what: str = "store", hint: str = "Name another with --store.") -> Iterator[None]:
     """Turn SQLite's errors into ours, naming the file.
@@ -234,7 +243,8 @@ def store_errors(path: Path, *, what: str = "store", hint: str = "Name another w
             raise StoreUnreadableError(f"{what} {path} is not an SQLite file.", hint=hint) from error
         if code is not None and is_busy(error):
             raise StoreError(f"{what} {path} is locked by another process.", hint="Try again.") from error
-        raise StoreUnreadableError(f"{what} {path} cannot be used: {error}.") from error
+        advice = _ADVICE.get(code & 0xFF) if code is not None else None
+        raise StoreUnreadableError(f"{what} {path} cannot be used: {error}.", hint=advice) from error
 
 
 def read_batch(rows: sqlite3.Cursor) -> list[tuple[Any, ...]]:

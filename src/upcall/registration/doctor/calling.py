@@ -37,6 +37,7 @@ class Signed(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         missing: The variables without which nothing was sent.
         error: Why the tokens were not to be had, None where they were.
+        hint: What to do about it, empty where nothing in particular.
         is_refusal: Whether the provider refused the credentials, or did before.
         is_bearer: Whether it was the bearer token that was refused.
         is_given: Whether the session token was given, so that only a call shows whether it is good.
@@ -46,6 +47,7 @@ class Signed(msgspec.Struct, frozen=True, kw_only=True):
 
     missing: tuple[str, ...] = ()
     error: str | None = None
+    hint: str = ""
     is_refusal: bool = False
     is_bearer: bool = False
     is_given: bool = False
@@ -154,7 +156,7 @@ class Caller:
             try:
                 clients[name] = stack.enter_context(self._make_client(name, self._note_time))
             except SettingsError as error:
-                refused[name] = Signed(error=str(error), is_refusal=True, is_bearer=True)
+                refused[name] = Signed(error=str(error), hint=error.hint or "", is_refusal=True, is_bearer=True)
                 if len(refused) == len(names):
                     raise
         return clients, refused
@@ -175,10 +177,11 @@ def _sign(client: ThingSpaceClient) -> Signed:
     try:
         client.login()
     except SettingsError as error:
-        return Signed(error=str(error), is_refusal=True, is_bearer=True, is_given=is_given)
+        return Signed(error=str(error), hint=error.hint or "", is_refusal=True, is_bearer=True, is_given=is_given)
     except ThingSpaceError as error:
         return Signed(
             error=str(error),
+            hint=error.hint or "",
             is_refusal=isinstance(error, CredentialsError),
             is_bearer=error.operation != "login" or (error.error_code or "").startswith(_GATEWAY),
             is_given=is_given,
@@ -191,7 +194,7 @@ def _after_reading(signed: Signed, error: Exception | None) -> Signed:
     if error is None:
         return msgspec.structs.replace(signed, proved=True)
     if signed.is_given and isinstance(error, CredentialsError):
-        return msgspec.structs.replace(signed, given_refused=str(error))
+        return msgspec.structs.replace(signed, given_refused=str(error), hint=error.hint or "")
     return signed
 
 

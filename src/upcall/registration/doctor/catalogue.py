@@ -87,16 +87,17 @@ CHECKS: Final[dict[str, Check]] = {
         why="A listener answers 404 to a token that it does not accept, and keeps nothing.",
         todo="Put the listener's own URL where ThingSpace sends: upcall plan, then upcall apply",
         rests_on=("url-form",),
+        explained_by=("store",),
     ),
     "port": Check(
         why="The provider publishes which ports a sister product may use; that it binds here is not known.",
         todo="Use 443, or one of 50551 to 50559, where you can choose.",
-        rests_on=("url-form",),
+        rests_on=("url-form", "tokens"),
     ),
     "dns": Check(
         why="ThingSpace looks the name up in the public DNS, and reaches public addresses only.",
         todo="Correct the name's A and AAAA records, or the URL.",
-        rests_on=("url-form",),
+        rests_on=("url-form", "tokens"),
     ),
     "connect": Check(
         why="Where no connection is made, callbacks are lost after a few tries.",

@@ -22,6 +22,7 @@ from upcall.registration.doctor.signing import of_credentials, of_provider, regi
 from upcall.registration.doctor.tokens import of_token
 from upcall.registration.reading import read_desired
 from upcall.settings import Account, Settings
+from upcall.settings.values import TOKEN_PLACEHOLDER
 
 if TYPE_CHECKING:
     from upcall.client import EventHook, ThingSpaceClient
@@ -38,6 +39,7 @@ TIMEOUT_SECONDS: Final = 10.0
 MAX_ELAPSED_SECONDS: Final = 20.0
 """How patient calls of the provider are: a run has an end."""
 _NOT_ASKED: Final = "it was not asked"
+_THEN_APPLY: Final = "Once there is one, see the difference: upcall plan. Make it so: upcall apply"
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,6 +192,8 @@ class _Examination:
             findings["tokens"] = of_token(
                 account, view.secrets, sight=sight, store=self._shelf.sight, given=self._case.given, now=now
             )
+        elif target.url is None and target.template is not None:
+            findings["tokens"] = failed(target.problem or "there is no token to fill in", _THEN_APPLY)
         return findings
 
     def _url(self, target: Target) -> str | None:
@@ -202,7 +206,10 @@ class _Examination:
     def _url_form(self, target: Target) -> Finding:
         settings = self._case.settings
         allow_http = self._provider.is_local or (settings is not None and bool(settings.allow_http))
-        return url_form(target, self._url(target), allow_http=allow_http)
+        url = self._url(target)
+        if url is None and target.template is not None:
+            url = target.template.replace(TOKEN_PLACEHOLDER, "TOKEN")
+        return url_form(target, url, allow_http=allow_http)
 
 
 def _settings(case: Case) -> Finding:

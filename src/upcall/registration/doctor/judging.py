@@ -64,7 +64,7 @@ def url_form(target: Target, url: str | None, *, allow_http: bool) -> Finding:
         check_callback_url(url, allow_http=allow_http)
     except ValueError as error:
         return failed(f"{error}")
-    return ok(f"{mask_url_token(url)}{'' if target.url else ', as it is registered'}")
+    return ok(f"{mask_url_token(url)}{'' if target.url or target.template else ', as it is registered'}")
 
 
 def of_sight(sight: Sight, *, local: bool, now: float) -> dict[str, Finding]:

@@ -142,6 +142,7 @@ class Chain:
         elif finding.status == "failed":
             root = next((self.failed[other] for other in check.explained_by if other in self.failed), None)
             self.failed[name] = root or name
-            finding = finding if root is None else skipped(f"because {root} failed; seen here: {finding.found}")
+            if root is not None:
+                finding = skipped(f"because {root} failed; seen here: {finding.found}", passes=finding.passes)
         self.roots[name] = None if finding.passes else root or name
         return finding

@@ -49,7 +49,10 @@ def listener(uptimes: Sequence[Uptime], now: int) -> Finding:
     living = alive(uptimes, now)
     if living:
         where = ", ".join(uptime.url or uptime.listener for uptime in living)
-        return ok(f"accepting since {_when(min(uptime.began_at for uptime in living))}: {where}")
+        # One that was killed just now looks alive until its next sign of life is overdue.
+        age = max(0, now - max(uptime.last_at for uptime in living)) / _SECOND
+        since = _when(min(uptime.began_at for uptime in living))
+        return ok(f"accepting since {since}: {where}; last sign of life {age:.0f} s ago")
     if not uptimes:
         return unknown("no listener has used this store in the last days")
     last = max(uptimes, key=lambda uptime: uptime.last_at)

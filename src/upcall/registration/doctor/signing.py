@@ -50,20 +50,17 @@ def _bearer(signed: Signed) -> Finding:
     if signed.missing:
         return skipped(f"nothing was sent: {', '.join(signed.missing)} not set")
     if signed.error is not None and signed.is_bearer:
-        return failed(signed.error)
+        return failed(signed.error, signed.hint)
     return ok("the client id and the client secret earn a token")
 
 
 def _session(signed: Signed) -> Finding:
     if signed.error is not None:
-        return failed(signed.error)
+        return failed(signed.error, signed.hint)
     if not signed.is_given:
         return ok("the user name and the password earn a token")
     if signed.given_refused is not None:
-        return failed(
-            f"the session token that was given is refused: {signed.given_refused}",
-            "Give a fresh THINGSPACE_SESSION_TOKEN; or unset it, and give user name and password.",
-        )
+        return failed(f"the session token that was given is refused: {signed.given_refused}", signed.hint)
     return ok("the session token that was given is taken") if signed.proved else unknown("given, and not tried")
 
 

@@ -50,6 +50,8 @@ def of_token(
 ) -> Finding:
     """Judge whether the token of a URL is one that a listener accepts, and for this account.
 
+    Whatever is wrong with the token, its URL can be looked at.
+
     A listener that proves that it knows the token is believed; without that, what is known here decides.
 
     Args:
@@ -61,18 +63,19 @@ def of_token(
         now: The time, UTC microseconds.
     """
     if not secrets:
-        return skipped("the URL's path holds no token")
+        return skipped("the URL's path holds no token", passes=True)
     own = [token for token in given if token.secret in secrets]
     if own and own[0].accounts and account not in own[0].accounts:
         return failed(
             f"it was given for {', '.join(sorted(own[0].accounts))}, so callbacks of {account} are put in quarantine",
             f"Give {account}=TOKEN beside it in UPCALL_TOKENS, or a token that names no account.",
+            passes=True,
         )
     record = next((record for record in store.tokens if record.token in secrets), None)
     if sight is not None and sight.reply is not None and sight.reply.is_proved:
         return _proved(record, is_known=bool(own) or record is not None or not store.tokens)
     if record is not None and record.state == "retired":
-        return failed("it is retired, and no listener of this store accepts it", _SEE_TOKENS)
+        return failed("it is retired, and no listener of this store accepts it", _SEE_TOKENS, passes=True)
     return _unproved({Token(secret).id for secret in secrets}, store, given, now)
 
 
@@ -88,7 +91,7 @@ def _unproved(ids: set[str], store: StoreSight, given: Sequence[Token], now: int
     living = alive(store.uptimes, now)
     if living:
         if all(ids.isdisjoint(uptime.tokens) for uptime in living):
-            return failed("the listener of this store accepts other tokens", _SEE_TOKENS)
+            return failed("the listener of this store accepts other tokens", _SEE_TOKENS, passes=True)
         return ok("a listener of this store accepts it")
     kept = {Token(record.token).id for record in store.tokens if record.state != "retired"}
     known = kept | {token.id for token in given}
@@ -96,4 +99,4 @@ def _unproved(ids: set[str], store: StoreSight, given: Sequence[Token], now: int
         return skipped("no token is known here to compare it with", passes=True)
     if ids & known:
         return ok("it is one of those that are known here")
-    return failed("it is none of those that are known here", _SEE_TOKENS)
+    return failed("it is none of those that are known here", _SEE_TOKENS, passes=True)
