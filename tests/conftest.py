@@ -65,7 +65,7 @@ def make_environment(tmp_path_factory):
             [uv, "venv", "--quiet", "--python", sys.executable, "--allow-existing", str(directory)],
             [uv, "pip", "install", "--quiet", "--python", python, *requirements],
         ):
-            made = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=100, check=False)
+            made = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=250, check=False)
             if made.returncode:
                 pytest.fail(f"{' '.join(command)}: {' '.join(made.stderr.split())}", pytrace=False)
         return python

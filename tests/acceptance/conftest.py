@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 TOKEN = "acceptance-canary-token"
-START_SECONDS = 30
+START_SECONDS = 100
 
 
 class Server:
@@ -101,13 +101,13 @@ class Sender:
     async def send(self, bodies, *, resend=lambda body: False):
         """Send all the bodies; one without an answer is sent again where `resend` says so."""
         waiting = iter(bodies)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(200):
             await asyncio.gather(*(self._work(waiting, resend) for _ in range(self.connections)))
         self.done = True
 
     async def reaches(self, count):
         """Wait until so many were acknowledged, or nothing is left to send."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(200):
             while len(self.acknowledged) < count and not self.done:  # noqa: ASYNC110 - counted on the hot path
                 await asyncio.sleep(0.001)
 
@@ -177,7 +177,7 @@ class Upcall:
             [sys.executable, "-m", "upcall", *words],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=200,
             check=False,
             cwd=self.directory,
             env=self.environment | environment,
@@ -200,7 +200,7 @@ class Upcall:
         path = self.directory / name
         return path.read_text().splitlines() if path.exists() else []
 
-    def until(self, condition, seconds=30):
+    def until(self, condition, seconds=100):
         """Wait until something holds."""
         deadline = time.monotonic() + seconds
         while not condition():

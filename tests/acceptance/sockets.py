@@ -6,7 +6,7 @@ import ssl
 
 from .conftest import TOKEN
 
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 100
 PATH = f"/callbacks/{TOKEN}"
 
 

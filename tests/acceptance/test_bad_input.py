@@ -43,6 +43,8 @@ def check(ended, code, *words):
         (["events", "list", "--store", "postgresql://me:canary@here/db"], "'postgresql://…' is not one"),
         (["store", "restore", "copy.db", "--store", "postgresql://me:canary@here/db"], "sqlite:////absolute/inbox.db"),
         (["sandbox", "--faults", "gremlins=0.5"], "gremlins"),
+        (["guard", "--once", "--every", "5"], "--once looks once"),
+        (["guard", "--once", "--admin", "127.0.0.1:0"], "--once looks once"),
         (["callbacks", "register", "0000123456-00001", "--url", "ftp://x/"], "https"),
     ],
 )
@@ -56,7 +58,7 @@ def test_a_port_in_use(upcall):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         ended = upcall.run("listen", "--port", port, "--store", upcall.store)
-        check(ended, NOT_STARTED, port, "in use", "--port")
+        check(ended, NOT_STARTED, port, "in use", "another port")
         check(upcall.run("sandbox", "--port", port), NOT_STARTED, port, "in use")
 
 

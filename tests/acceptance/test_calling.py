@@ -64,7 +64,7 @@ def test_ten_runs_at_once_log_in_once(upcall, sandbox, logins):
         subprocess.Popen(words, env=environment, cwd=upcall.directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for _ in range(10)
     ]
-    ended = [(process.communicate(timeout=60), process.returncode) for process in running]
+    ended = [(process.communicate(timeout=200), process.returncode) for process in running]
     assert [code for _, code in ended] == [0] * 10, ended
     assert logins() == 1
 

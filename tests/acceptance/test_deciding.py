@@ -316,7 +316,7 @@ def on_a_terminal(upcall, words, answer):
             capture_output=True,
             env=upcall.environment,
             cwd=upcall.directory,
-            timeout=30,
+            timeout=100,
             check=False,
         ).returncode
     finally:

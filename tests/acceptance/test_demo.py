@@ -92,7 +92,7 @@ def test_an_interrupted_demo_leaves_no_server_behind(tmp_path, number, moment):
     else:
         pytest.fail(f"no {moment}")
     demo.send_signal(number)
-    said, complained = demo.communicate(timeout=100)
+    said, complained = demo.communicate(timeout=250)
     assert (demo.returncode, said) == (130, "")
     assert "Traceback" not in complained
     with pytest.raises(ProcessLookupError):

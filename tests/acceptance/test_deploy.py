@@ -124,7 +124,7 @@ class Nginx:
 
     def ask(self, method, path, body=b"", **headers):
         """Send one request over TLS from `CLIENT`, and return the status."""
-        plain = socket.create_connection(("127.0.0.1", self.port), timeout=30, source_address=(CLIENT, 0))
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=100, source_address=(CLIENT, 0))
         connection = http.client.HTTPConnection(HOST)
         connection.sock = self.tls.wrap_socket(plain, server_hostname=HOST)
         with contextlib.closing(connection):
@@ -436,11 +436,11 @@ def test_the_admin_port_of_a_real_listener(upcall):
     listener = upcall.listen("--admin", f"127.0.0.1:{admin}")
 
     def get(path, port=admin):
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=100) as answer:
             return answer.read().decode()
 
     request = urllib.request.Request(listener.url, data=b'{"campaignId": "c-1"}', method="POST")
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=100) as answer:
         assert answer.status == 200
     assert get("/healthz") == "ok\n"
     assert json.loads(get("/readyz"))["ready"] is True

@@ -245,7 +245,7 @@ def test_a_spool_that_is_read_only_too_is_said(upcall, line, spool):
 @contextlib.contextmanager
 def locked(path):
     """Keep everybody else from writing to a store."""
-    with contextlib.closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as connection:
+    with contextlib.closing(sqlite3.connect(path, timeout=100, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield

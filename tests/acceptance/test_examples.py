@@ -28,7 +28,7 @@ def test_an_example_passes_its_own_tests(python, name, tmp_path):
         env=clean_environment(),
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=250,
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr

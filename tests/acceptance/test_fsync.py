@@ -272,7 +272,7 @@ def store_locked(upcall):
 
     @contextlib.contextmanager
     def locked():
-        with contextlib.closing(sqlite3.connect(upcall.path, timeout=30, isolation_level=None)) as connection:
+        with contextlib.closing(sqlite3.connect(upcall.path, timeout=100, isolation_level=None)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield

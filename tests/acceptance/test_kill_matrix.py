@@ -8,7 +8,7 @@ from upcall.failpoints import POINTS
 KILLS = 12
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("point", POINTS)
 def test_kills_at(point, tmp_path):
     """A process that dies at this point, a dozen times, loses nothing acknowledged and has no transaction twice."""

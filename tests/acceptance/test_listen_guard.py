@@ -8,7 +8,7 @@ SANDBOX = {f"THINGSPACE_{name}": "sandbox" for name in ("CLIENT_ID", "CLIENT_SEC
 
 
 def metrics(port):
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=100) as answer:
         return answer.read().decode()
 
 

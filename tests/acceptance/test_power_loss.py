@@ -166,7 +166,7 @@ class Load:
 @contextlib.contextmanager
 def store_locked(path):
     """Keep the listener from writing to its store."""
-    with contextlib.closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as connection:
+    with contextlib.closing(sqlite3.connect(path, timeout=100, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -222,7 +222,7 @@ from pathlib import Path
 from upcall.cli.main import run
 
 def commit(path, failure):
-    connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=100, isolation_level=None)
     connection.execute("PRAGMA synchronous = NORMAL")
     while True:
         while not failure.with_suffix(".now").exists():

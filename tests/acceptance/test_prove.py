@@ -56,11 +56,11 @@ def read_until(process, text):
     pytest.fail(f"it never said {text!r}")
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_a_quick_proof(tmp_path):
     """Everything holds: each point was killed at, the spool was used, and the account balances; nothing is left."""
     run = subprocess.run(
-        words(tmp_path, "--json"), env=environment(tmp_path), capture_output=True, text=True, timeout=170, check=False
+        words(tmp_path, "--json"), env=environment(tmp_path), capture_output=True, text=True, timeout=380, check=False
     )
     assert run.returncode == 0, run.stdout + run.stderr
     found = json.loads(run.stdout)
@@ -76,7 +76,7 @@ def test_a_quick_proof(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_a_row_that_disappears(tmp_path):
     """Somebody deletes a stored callback in the middle: the proof calls it lost, says so last, and exits 1."""
     with proving(tmp_path, "--keep") as process:
@@ -85,7 +85,7 @@ def test_a_row_that_disappears(tmp_path):
         with contextlib.closing(sqlite3.connect(store, timeout=10)) as connection, connection:
             connection.execute("DELETE FROM work WHERE callback_id = 7")
             assert connection.execute("DELETE FROM callbacks WHERE id = 7").rowcount == 1
-        said, _ = process.communicate(timeout=170)
+        said, _ = process.communicate(timeout=380)
         assert process.returncode == 1, said
     lines = said.splitlines()
     assert "lost 1" in lines[0]
@@ -102,7 +102,7 @@ def test_an_interrupted_proof_leaves_nothing_behind(tmp_path, number, moment):
     with proving(tmp_path) as process:
         read_until(process, moment)
         process.send_signal(number)
-        said, complained = process.communicate(timeout=30)
+        said, complained = process.communicate(timeout=100)
         assert (process.returncode, said) == (130, "")
         assert "Traceback" not in complained
         with pytest.raises(ProcessLookupError):
@@ -119,7 +119,7 @@ def test_a_place_that_is_no_disk(directory, words_expected, tmp_path):
     if directory == "/dev/shm" and not Path(directory).is_dir():
         pytest.skip("this machine has no /dev/shm")
     run = subprocess.run(
-        words(directory), env=environment(tmp_path), capture_output=True, text=True, timeout=60, check=False
+        words(directory), env=environment(tmp_path), capture_output=True, text=True, timeout=200, check=False
     )
     assert (run.returncode, run.stdout, len(run.stderr.splitlines())) == (2, "", 1)
     assert words_expected in run.stderr

@@ -43,7 +43,7 @@ def test_the_client_registers_and_reads_back(tmp_path, environment):
             env=environment | credentials | {"THINGSPACE_BASE_URL": sandbox.url},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=200,
             check=True,
         )
     finally:
@@ -62,7 +62,7 @@ def test_the_test_of_the_handler_passes(tmp_path, environment):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
 

@@ -36,7 +36,7 @@ def hear(event, device):
 def advance(sandbox, seconds):
     body = json.dumps({"advance_seconds": seconds}).encode()
     root = sandbox.url.removesuffix("/api")
-    with urllib.request.urlopen(f"{root}/_sandbox/clock", data=body, timeout=60) as answer:
+    with urllib.request.urlopen(f"{root}/_sandbox/clock", data=body, timeout=200) as answer:
         answer.read()
 
 
@@ -88,7 +88,7 @@ def test_what_a_killed_listener_missed_is_read_back(upcall, outage):
     reconciled = [event for event in events if event["origin"] == "reconciled"]
     assert len(reconciled) == document["differed"] + document["campaigns_differed"]
     assert {event["trust"] for event in reconciled} == {"confirmed"}
-    listed = upcall.run("events", "list", "--limit", "0").stdout.splitlines()
+    listed = upcall.run("events", "list", "--limit", "0", "--store", upcall.store).stdout.splitlines()
     assert sum(line.split()[5] == "reconciled" for line in listed) == len(reconciled)
 
     upcall.until(lambda: sum("reconciled" in line for line in upcall.read("heard")) == document["differed"])
@@ -119,10 +119,13 @@ def test_errors_have_the_documented_codes(upcall):
     """2 for usage, 3 where there is no store, 4 where the provider does not answer; each says what to do."""
     upcall.listen().kill()
     one = ("--account", ACCOUNT, "--store", upcall.store)
+    (upcall.directory / "others.toml").write_text('[[accounts]]\nname = "0000123456-00077"\n')
     for words, code, said in (
         (("--store", upcall.store), 2, "Name one or more with --account"),
         ((*one, "--since", "soon"), 2, "--since is 'soon'"),
+        ((*one, "--since", "2099-01-01T00:00:00Z"), 2, "is yet to come"),
         ((*one, "--rate", "0"), 2, "--rate is 0"),
+        ((*one, "--config", "others.toml"), 2, f"others.toml does not list the account {ACCOUNT}"),
         (("--account", "a/b c\n", "--store", upcall.store), 2, "account"),
         (("--account", ACCOUNT, "--store", f"sqlite:///{upcall.directory}/none.db"), 3, "none.db"),
     ):

@@ -148,3 +148,13 @@ def test_a_guard_without_credentials_does_not_begin(site):
     ended = site.upcall.run("guard")
     assert ended.returncode == 2
     assert "THINGSPACE_CLIENT_ID" in ended.stderr
+
+
+def test_a_mistyped_store_is_not_made(site):
+    """A guard beside a store that nobody uses would watch nothing: one that is named has to be there."""
+    mistyped = site.upcall.directory / "mistyped" / "inbox.db"
+    for command in (("guard", "--once"), ("apply", "--yes")):
+        ended = site.upcall.run(*command, "--store", f"sqlite:///{mistyped}")
+        assert ended.returncode == 3
+        assert "there is no store at" in ended.stderr
+    assert not mistyped.parent.exists()

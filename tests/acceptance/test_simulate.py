@@ -45,7 +45,7 @@ def simulate(environment, base_url, *options):
         [sys.executable, "-m", "upcall", "simulate", *options],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
         env=environment | {"THINGSPACE_BASE_URL": base_url},
     )

@@ -70,7 +70,7 @@ def run(sandbox, tmp_path):
     def run(*words):
         command = [sys.executable, *words]
         return subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200, check=False
         )
 
     return run

@@ -103,7 +103,7 @@ def test_the_snippets_of_testing_pass(tmp_path):
         [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", str(module)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
         cwd=tmp_path,
     )

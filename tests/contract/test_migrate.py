@@ -86,7 +86,7 @@ def run(sandbox, python_of, tmp_path):
             env=clean_environment(**SANDBOX | own | changed),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=200,
             check=False,
         )
 

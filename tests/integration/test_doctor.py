@@ -8,6 +8,7 @@ import contextlib
 import datetime as dt
 import itertools
 import json
+import os
 import socket
 import ssl
 import threading
@@ -577,6 +578,14 @@ def store_that_is_not_there(world, **_):
 def store_that_is_none(world, **_):
     (world.directory / "text.db").write_text("this is no database\n" * 100)
     world.case |= {"store": f"sqlite:///{world.directory / 'text.db'}"}
+
+
+@fault("store", "cannot be written by this user")
+def store_on_a_disk_that_is_read_only(world, monkeypatch, **_):
+    # The superuser may write whatever its mode says, and a mount takes one: the question itself is answered for it.
+    may = os.access
+    path = world.directory / "inbox.db"
+    monkeypatch.setattr("os.access", lambda place, mode: may(place, mode) and not (place == path and mode & os.W_OK))
 
 
 @fault("spool", "is no directory")

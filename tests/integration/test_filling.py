@@ -5,6 +5,7 @@ import pytest
 
 from upcall import Upcall
 from upcall.inbox import Note, Uptime, open_inbox
+from upcall.inbox.stores import store_path
 from upcall.registration import filling
 from upcall.registration.filling import GapFiller, what_is_due
 from upcall.registration.outages import Outage, Span
@@ -39,6 +40,13 @@ def test_an_outage_is_a_reason(outages, since):
     assert what_is_due(outages, NOW - 120 * MINUTE, NOW, after_outage=False, every_seconds=None) is None
 
 
+def test_an_outage_whose_end_is_to_come_is_no_reason_yet():
+    """What a clock that was ahead has told, and a slot whose old URL is still served, wait for their time."""
+    ahead = [outage(-40, 10)]
+    assert what_is_due(ahead, NOW - 120 * MINUTE, NOW, after_outage=True, every_seconds=None) is None
+    assert what_is_due(ahead, NOW, NOW + 10 * MINUTE, after_outage=True, every_seconds=None).since == NOW - 40 * MINUTE
+
+
 def test_a_schedule_is_a_reason():
     """So long after the last run the next one is due, whatever happened."""
     filled = NOW - 60 * MINUTE
@@ -56,6 +64,7 @@ class Place:
         settings = msgspec.structs.replace(
             read_settings({}),
             accounts=(Account(name=ACCOUNT),),
+            state_dir=store_path(self.url).parent,
             reconcile=ReconcileSettings(requests_per_second=1000.0, **wishes),
         )
         self.filler = GapFiller(settings, self.url, now=self.now, make_client=lambda name: sandbox.client())
@@ -105,7 +114,7 @@ def test_after_an_outage(thingspace_sandbox, upcall_listener, app, seen):
         thingspace_sandbox.advance(2400)
         assert place.filler.step(), "nothing is due while it is away"
         assert not place.is_equal(campaign)
-    place.listens(place.now(), place.now() + MINUTE)
+    place.listens(place.now(), place.now() + 10_000_000)
     assert place.filler.step()
     listener.drain()
     assert place.is_equal(campaign)
@@ -137,6 +146,7 @@ def test_what_could_not_be_read_is_tried_again(thingspace_sandbox, upcall_listen
     thingspace_sandbox.set_faults(server_error=1.0)
     assert not place.filler.step()
     thingspace_sandbox.set_faults()
+    thingspace_sandbox.advance(300)
     assert place.filler.step()
     with open_inbox(place.url) as inbox:
         assert inbox.notes("reconcile.schedule") == [Note(topic="reconcile.schedule", key=ACCOUNT, at=place.now())]
@@ -152,6 +162,8 @@ def test_an_account_that_cannot_be_read_costs_the_others_nothing(thingspace_sand
     reconcile = filling.reconcile_accounts
     monkeypatch.setattr(filling, "reconcile_accounts", lambda names, **a: asked.append(names) or reconcile(names, **a))
     assert not place.filler.step()
+    assert place.filler.step(), "it is left alone for a while"
+    thingspace_sandbox.advance(300)
     assert not place.filler.step()
     assert asked == [[ACCOUNT, "0000123456-00002"], ["0000123456-00002"]]
 

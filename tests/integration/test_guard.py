@@ -421,15 +421,19 @@ async def test_two_guards_write_once(place):
     assert place.changes() == [("in_order", "drifted"), ("drifted", "in_order")]
 
 
-async def test_a_url_that_cannot_be_made_is_said(place):
-    """An account that no token fits is not watched, and the guard says why."""
+async def test_a_url_that_cannot_be_made_is_said(place, caplog):
+    """An account that no token fits is not watched, and the guard says why, once."""
     other = (*place.settings.accounts, Account(name="0000123456-00009"))
     place.settings = msgspec.structs.replace(place.settings, accounts=other)
     place.inbox.set_token(TOKEN, state="retired", retire_at=None, now=2)
     async with place.guard() as guard:
+        await guard.round()
         seen = await guard.round()
     assert [(one.account, one.watch.state) for one in seen] == [(A, "unknown"), (B, "unknown")]
     assert "UPCALL_TOKENS" in seen[0].problem
+    said = [record.message for record in caplog.records if "is not watched" in record.message]
+    assert [text.partition(" ")[0] for text in said] == [A, B]
+    assert place.inbox.url in said[0]
 
 
 async def test_one_client_a_set_of_credentials(place):
@@ -461,6 +465,14 @@ async def test_alerts_are_posted_as_text(place):
         await place.rounds(2, patience_seconds=10.0)
     (text,) = place.post.texts
     assert text.startswith(f"Upcall: {A}: callbacks go to https://another.example:50559/callbacks/secr***")
+
+
+async def test_an_alerts_url_that_is_not_there_is_said(place, caplog):
+    """Whoever names a variable that is not set hears that nobody will be paged."""
+    place.settings = msgspec.structs.replace(place.settings, alert_source="HOOK_URL")
+    async with place.guard():
+        pass
+    assert "alerts are posted nowhere: [alerts] names HOOK_URL" in caplog.text
 
 
 async def test_an_alerts_url_that_fails_stops_nothing(place, caplog):

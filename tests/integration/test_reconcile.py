@@ -138,7 +138,7 @@ def test_the_provider_s_own_faults(thingspace_sandbox, upcall_listener, app):
     assert [told(listener, campaign) for campaign in campaigns] == [truth(campaign) for campaign in campaigns]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_forty_minutes_away_from_ten_thousand_devices(app, heard):
     """Done when: the store tells the sandbox's truth, and each device whose state differed was handled once."""
     with SandboxHarness(profile="documented") as sandbox, ListenerHarness(app, account=ACCOUNT) as listener:

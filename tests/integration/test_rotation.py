@@ -1,5 +1,6 @@
 """A token is rotated while a campaign reports: nothing is refused and nothing is lost, on the virtual clock."""
 
+import contextlib
 from functools import partial
 
 import pytest
@@ -43,13 +44,14 @@ class Rotating:
             self.sandbox.advance(BEAT_SECONDS)
             self.listener._loop.run(self.heartbeat.beat())
 
+    @contextlib.contextmanager
     def point(self, client, targets, rotations, listeners):
         desired = read_desired(self.accounts, self.inbox)
         audit = Audit(self.inbox, "rotate", now=self.now)
         (target,) = targets
         decide = partial(step_of, target, ours=desired.ours)
         applied = drive(carry_out(ACCOUNT, decide, lambda step: None, audit), client)
-        return applied.outcome == "done"
+        yield applied.outcome == "done"
 
     def rotate(self):
         with self.sandbox.client() as client:

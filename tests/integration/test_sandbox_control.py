@@ -543,7 +543,7 @@ async def test_a_reset_with_requests_in_the_air(tmp_path):
         world.sandbox.register(ACCOUNT, URL)
         for _ in range(20):
             await world.control("POST", f"/announce/{ACCOUNT}")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(80):
             while (await world.control("GET", "/deliveries?state=pending"))[1]:  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0)
         ends = (await world.control("GET", "/deliveries"))[1]
@@ -604,7 +604,7 @@ async def test_what_was_sent_is_never_later_than_the_kept_clock(tmp_path):
 
 async def all_is_kept(store):
     """Wait until nothing is left to write, with nobody else writing."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not store.is_kept():  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0)
 

@@ -172,7 +172,7 @@ def test_port_in_use(start, tmp_path):
         [sys.executable, "-m", "upcall", "sandbox", "--port", port, "--state", str(tmp_path / "state")],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         check=False,
     )
     assert (second.returncode, second.stdout) == (3, "")
@@ -200,7 +200,7 @@ def test_wrong_options(tmp_path, options, status):
         [sys.executable, "-m", "upcall", "sandbox", "--port", "0", *options],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         check=False,
         cwd=tmp_path,
     )
@@ -320,7 +320,7 @@ def test_one_sandbox_a_state_file(start, tmp_path):
         [sys.executable, "-m", "upcall", "sandbox", "--port", "0", *options],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         check=False,
     )
     assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (3, "", 1)

@@ -72,7 +72,7 @@ class World:
 
     async def tried(self, number, tries):
         """Wait until so many tries of a callback have ended, or no more will; return it as the control API shows it."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(80):
             while True:
                 shown = (await self.client.get("/_sandbox/deliveries")).json()[number - 1]
                 if len(shown["attempts"]) >= tries or shown["next_at"] is None:
@@ -401,7 +401,7 @@ async def test_by_the_clock_that_runs_by_itself(trap):
         async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             sandbox.register(ACCOUNT, f"https://127.1:{trap.port}/callbacks/token-of-the-listener")
             await client.post(f"/_sandbox/announce/{ACCOUNT}")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(80):
                 await said.wait()
             await sandbox.settle()
             (shown,) = (await client.get("/_sandbox/deliveries")).json()

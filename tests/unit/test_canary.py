@@ -375,7 +375,7 @@ def told(tmp_path_factory):
             env=os.environ | {"COLUMNS": "500"},
             stdout=said,
             stderr=subprocess.STDOUT,
-            timeout=100,
+            timeout=250,
             check=False,
         )
     text = (place / "said.txt").read_text()
@@ -582,7 +582,7 @@ def command(provider, tmp_path):
             env=own | environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=200,
             check=False,
         )
 

@@ -18,7 +18,7 @@ def loaded_after(statement: str) -> set[str]:
     # Coverage, which starts in every process of ours, would load modules of its own.
     plain = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, env=plain)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=200, env=plain)
     return set(json.loads(done.stdout))
 
 

@@ -397,7 +397,7 @@ def test_a_handler_that_is_given_up_fails_the_test(tmp_path):
         "    assert len(listener.dead()) == 1\n"
     )
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", str(tmp_path)]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=200, check=False)
     assert "2 passed, 1 error" in ended.stdout.splitlines()[-1]
     assert "Handlers were given up on, and the test did not look at listener.dead()" in ended.stdout
     assert "assert event.kind == 'upgradeFinished'" in ended.stdout

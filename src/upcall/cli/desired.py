@@ -173,7 +173,8 @@ def targets_of_file(settings: Settings, store: str | None) -> dict[str, Target]:
         with _opened(store, create=False) as inbox:
             targets = read_desired(settings.accounts, inbox, given).targets
     except StoreError as error:
-        log(f"upcall: {error} URLs with a token are not compared.")
+        log(f"upcall: {error}")
+        log("upcall: URLs with a token are not compared.")
         targets = read_desired(settings.accounts, None, given).targets
     return {target.account: target for target in targets}
 
@@ -296,7 +297,8 @@ def _opened(store: str | None, *, create: bool) -> Iterator[Inbox | None]:
         if not create and store is None:
             yield None
             return
-        if create:
+        if create and store is None:
             log(f"upcall: there is no store at {url}, and a new one is made.")
-    with open_inbox(url, create=create) as inbox:
+    # One that somebody names is there: a mistyped path would be a store that no listener uses.
+    with open_inbox(url, create=create and store is None) as inbox:
         yield inbox

@@ -65,7 +65,12 @@ def guard(
     import asyncio
 
     from upcall.cli.logs import configure_logging
+    from upcall.errors import SettingsError
 
+    if once and (admin is not None or every is not None):
+        raise SettingsError(
+            "--once looks once; --every and --admin are for a guard that goes on.", hint="Leave them out."
+        )
     configure_logging(logging.WARNING if once else logging.INFO)
     options = {"reassert": reassert, "strict": strict, "max_concurrency": max_concurrency}
     with open_wanted(config, store, create=True) as wanted:

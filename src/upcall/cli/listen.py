@@ -103,7 +103,7 @@ def listen(
         bool | None,
         typer.Option(
             "--reassert/--no-reassert",
-            help="With --guard: take back a slot that was ours.",
+            help="Take back a slot that was ours; --reassert guards, as --guard does.",
             show_default="[guard] reassert, else not",
         ),
     ] = None,
@@ -135,7 +135,7 @@ def listen(
         access_log=access_log,
         quarantine_bytes=quarantine_mb * 1024 * 1024,
         limits=Limits(per_source=max_per_source),
-        guarded=guarded_settings(config, reassert) if guard or reassert is not None else None,
+        guarded=guarded_settings(config, reassert) if guard or reassert else None,
         reassert=reassert,
     )
     stdout = sys.stdout

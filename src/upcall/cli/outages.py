@@ -43,7 +43,7 @@ def outages(
     an outage is going on.
     """
     from upcall.cli.reading import reading
-    from upcall.registration import away_spans, elsewhere_spans, find_outages, repeats
+    from upcall.registration import away_spans, find_outages, read_elsewhere, repeats
     from upcall.settings import read_profile
 
     settings = settings_of(config)
@@ -54,7 +54,13 @@ def outages(
         # All of them, whatever is to be shown: what goes on may have begun long before.
         uptimes = inbox.uptimes()
         away = away_spans(uptimes, now)
-        elsewhere = elsewhere_spans(inbox.journal("guard"), now)
+        elsewhere = read_elsewhere(inbox, now)
+        listed = {account.name for account in settings.accounts}
+        if listed:  # nobody watches the others any more, so that nobody would see the end of what goes on
+            elsewhere = {
+                account: [span for span in spans if account in listed or not span.is_open]
+                for account, spans in elsewhere.items()
+            }
         found = [one for one in find_outages(away, elsewhere, active, now) if one.is_current or one.span.end > start]
         repeated = repeats(inbox.repeat_intervals(since=start))
         rows = [(outage, _under_way(inbox, outage)) for outage in found]
@@ -63,7 +69,7 @@ def outages(
             emit(_document(outage, campaigns))
         emit(_profile_document(active, repeated))
     else:
-        _print(rows, known=bool(uptimes))
+        _print(rows, now, known=bool(uptimes))
         _print_alive(uptimes, now)
         _print_profile(active, repeated)
     return 1 if any(outage.is_current for outage in found) else 0
@@ -112,7 +118,7 @@ def _profile_document(profile: Profile, repeated: Sequence[Repeats]) -> dict[str
     }
 
 
-def _print(rows: Sequence[tuple[Outage, Sequence[CampaignRecord]]], *, known: bool) -> None:
+def _print(rows: Sequence[tuple[Outage, Sequence[CampaignRecord]]], now: int, *, known: bool) -> None:
     if rows:
         table(
             ("FROM", "TO", "LASTED", "WHAT", "CAN BE LOST: FIRST SENT", "CAMPAIGNS UNDER WAY"),
@@ -120,7 +126,7 @@ def _print(rows: Sequence[tuple[Outage, Sequence[CampaignRecord]]], *, known: bo
         )
         line("")
     for outage, _ in rows:
-        for text in _advice(outage):
+        for text in _advice(outage, now):
             line(text)
     if any(outage.lost for outage, _ in rows):
         first = min(part.start for outage, _ in rows for part in outage.lost)
@@ -158,14 +164,18 @@ def _between(part: Span) -> str:
     return f"{_text(part.start)} to {_text(part.end)}"
 
 
-def _advice(outage: Outage) -> list[str]:
+def _advice(outage: Outage, now: int) -> list[str]:
     """Say what a current outage still leaves time for."""
+    if not outage.is_current and outage.span.end > now:
+        return [f"{outage.account}: ours again, but callbacks may still go elsewhere until {_text(outage.span.end)}."]
     if not outage.is_current:
         return []
     if outage.kind == "elsewhere":
         return [f"{outage.account}: callbacks go elsewhere NOW, and none comes again. Type: upcall plan"]
     tries = words_of_count(outage.attempts_left or 0, "try", "tries")
-    begun = f"No listener NOW: of what was first sent at {_text(outage.span.start)}, ThingSpace has {tries} left."
+    begun = (
+        f"No listener NOW: of what was first sent at {_text(outage.span.start)}, ThingSpace has at least {tries} left."
+    )
     if outage.safe_until is None:
         return [begun, "What was sent at its beginning can be lost; each further minute can cost another one."]
     left = words_of_micros(outage.safe_until - outage.span.end)

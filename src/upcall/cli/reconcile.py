@@ -60,7 +60,7 @@ def reconcile(
     """
     from upcall.errors import SettingsError
     from upcall.inbox import open_inbox
-    from upcall.registration import reconcile_accounts
+    from upcall.registration import reconcile_accounts, reconcile_lock
     from upcall.settings import default_store
 
     settings = settings_of(config)
@@ -71,9 +71,19 @@ def reconcile(
     rate = settings.reconcile.requests_per_second if rate is None else rate
     if not 0 < rate < float("inf"):
         raise SettingsError(f"--rate is {rate:g}.", hint="Give a number above 0.")
-    start = None if since is None else parse_moment(since, now_micros(), option="--since")
+    listed = {account.name for account in settings.accounts}
+    for name in account or ():
+        if listed and name not in listed:
+            raise SettingsError(
+                f"The settings file {settings.path} does not list the account {name}.", hint="Correct it, or add it."
+            )
+    now = now_micros()
+    start = None if since is None else parse_moment(since, now, option="--since")
+    if start is not None and start > now:
+        raise SettingsError(f"--since {since} is yet to come.", hint="Give a time that is past, such as 2h.")
     with (
         open_book(account, everything=not account, config=config) as book,
+        contextlib.nullcontext() if dry_run else reconcile_lock(settings.state_dir, "reconcile"),
         open_inbox(store or default_store()) as inbox,
         interruptible("The same command goes on from there, within six hours."),
         _bar() as on_progress,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -15,7 +16,7 @@ from upcall.cli.preflight import StrictOption, refused_by_preflight
 from upcall.cli.selecting import now_micros
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from upcall.cli.calling import Book
     from upcall.inbox import Inbox, TokenRecord
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from upcall.registration.rotation import Rotated, Rotation
 
 __all__ = ["rotate"]
+
+_LEAVE_OUT: Final = "One that is no longer yours is left out with --without-account."
 
 
 def rotate(
@@ -41,6 +44,13 @@ def rotate(
             "--without-listener", help="Go ahead where none runs: the next one that starts takes the new token."
         ),
     ] = False,
+    without_account: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ACCOUNT",
+            help="An account that is no longer yours: whether it has the old token registered is not asked.",
+        ),
+    ] = None,
     strict: StrictOption = False,
     store: StoreOption = None,
     config: ConfigOption = None,
@@ -67,7 +77,7 @@ def rotate(
         else:
             kept = parse_duration(keep, option="--keep") / 1e6
         with wanted.book(max_concurrency=max_concurrency, allow_http=allow_http) as book:
-            writer = _Writer(wanted, inbox, book, strict=strict, json=json)
+            writer = _Writer(wanted, inbox, book, without=without_account or (), strict=strict, json=json)
             rotated = carried_out(
                 inbox,
                 partial(targets_of, settings.accounts),
@@ -83,16 +93,23 @@ def rotate(
 class _Writer:
     """Point the provider at new URLs, and say what became of each account."""
 
-    def __init__(self, wanted: Wanted, inbox: Inbox, book: Book, *, strict: bool, json: bool) -> None:
+    def __init__(
+        self, wanted: Wanted, inbox: Inbox, book: Book, *, without: Sequence[str], strict: bool, json: bool
+    ) -> None:
         self._wanted = wanted
         self._inbox = inbox
         self._book = book
+        self._without = frozenset(without)
         self._strict = strict
         self._json = json
         self.code = 0
 
-    def point(self, targets: Sequence[Target], rotations: Sequence[Rotation], listeners: int) -> bool:
-        """Change the URL of every account that takes a token; tell whether no account still has an old one."""
+    @contextlib.contextmanager
+    def point(self, targets: Sequence[Target], rotations: Sequence[Rotation], listeners: int) -> Iterator[bool]:
+        """Change the URL of every account that takes a token; tell whether no account still has an old one.
+
+        Nobody else writes a registration until the caller is done.
+        """
         from upcall.registration import Audit, read_desired, registration_lock
 
         _tell(rotations, listeners, json=self._json)
@@ -110,7 +127,7 @@ class _Writer:
                 lambda client, account: _carry_out(client, rotating[account], ours, audit, permit),
             )
             over = [self._is_over(end, olds) for end in ends]
-            return all(over) and self._nobody_else_has(olds, rotations, rotating)
+            yield all(over) and self._nobody_else_has(olds, rotations, rotating)
 
     def _permitting(self, targets: Sequence[Target]) -> Callable[[Step], str | None]:
         """Look at the new URLs, and return what says why a write must not be made: nobody's place is taken."""
@@ -129,16 +146,32 @@ class _Writer:
 
     def _nobody_else_has(self, olds: set[str], rotations: Sequence[Rotation], rotating: Mapping[str, Target]) -> bool:
         """Look at the other accounts that the tokens are for: one that has an old one registered would be refused."""
+        from upcall.errors import SettingsError
+
         listed = [account.name for account in self._wanted.settings.accounts]
         owners = [account for rotation in rotations for account in rotation.following.accounts]
-        others = [account for account in dict.fromkeys((*listed, *owners)) if account not in rotating]
+        others = [
+            account for account in dict.fromkeys((*listed, *owners)) if account not in {*rotating, *self._without}
+        ]
+        for account, credentials in self._wanted.desired.gone().items():
+            self._book.assign(account, credentials)
         is_clear = True
-        for end in self._book.each(
-            others, "looking", lambda client, account: client.callbacks.list_registered_callbacks(account)
-        ):
+        try:
+            ends = self._book.each(
+                others, "looking", lambda client, account: client.callbacks.list_registered_callbacks(account)
+            )
+        except SettingsError as error:
+            self.code = EXIT_PROVIDER
+            log(
+                f"upcall: whether {', '.join(others)} has the old token registered cannot be read: {error} {_LEAVE_OUT}"
+            )
+            return False
+        for end in ends:
             if end.result is None:
                 self.code = EXIT_PROVIDER
                 log(f"upcall: {end.account}: whether it has the old token registered cannot be read: {end.error}")
+                if end.account not in listed:
+                    log(f"upcall: {_LEAVE_OUT}")
                 is_clear = False
             elif _holds(end.result.url, olds):
                 self.code = self.code or EXIT_NO
@@ -194,7 +227,7 @@ def _store_of(wanted: Wanted) -> Inbox:
             is no store.
     """
     from upcall.errors import SettingsError
-    from upcall.registration.rotation import living
+    from upcall.registration import living
 
     by_hand = "Put NEW,OLD there, restart each listener, upcall apply, and take OLD out half an hour later."
     if wanted.given:

@@ -132,7 +132,7 @@ def parse_tokens(texts: Iterable[str], accounts: Sequence[str] = ()) -> list[Tok
             raise SettingsError(
                 f"a token must have at least {MIN_TOKEN_CHARACTERS} characters out of A-Z a-z 0-9 . _ ~ - (this one has"
                 f" {len(secret)} characters).",
-                hint="Leave --token out and one is generated.",
+                hint="Correct it in --token or UPCALL_TOKENS, or leave both out: upcall listen generates one.",
             )
         if secret in tokens:
             raise SettingsError("the same token is given twice.", hint="Give each token once.")

@@ -26,7 +26,10 @@ BEAT_SECONDS: Final = 5.0
 """How often: so much longer than it was an outage may look that began with a kill."""
 
 _FROZEN_MICROS: Final = 4 * int(BEAT_SECONDS * 1e6)
-"""A beat that comes so late comes from a process that was frozen, or a machine that slept: it accepted nothing."""
+"""A beat that comes so late comes from a process that was frozen, or a machine that slept: it accepted nothing.
+
+One that comes before the last one comes by a clock that was set back, and what was told by it until then is worthless.
+"""
 
 _log = logging.getLogger("upcall.listener")
 
@@ -87,7 +90,7 @@ class Heartbeat:
         Args:
             ended: Whether it is the last.
         """
-        if self._keeps_nothing() or self._now() - self._alive_at > _FROZEN_MICROS:
+        if self._keeps_nothing() or not 0 <= self._now() - self._alive_at <= _FROZEN_MICROS:
             self._began_at = None
         self._alive_at = self._now()
         if self._refuses:

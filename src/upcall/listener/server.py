@@ -72,7 +72,7 @@ def _reason(error: Exception) -> str:
 
 def _way_out(error: Exception) -> str | None:
     return {
-        errno.EADDRINUSE: "Stop what listens there, or choose another with --port; 0 picks a free one.",
+        errno.EADDRINUSE: "Stop what listens there, or choose another port; 0 picks a free one.",
         errno.EACCES: "Choose a port above 1023.",
     }.get(getattr(error, "errno", None) or 0)
 

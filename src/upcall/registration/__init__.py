@@ -3,19 +3,19 @@
 from upcall.registration.applying import Applied, carry_out, drive, drive_async, flaw_of
 from upcall.registration.audit import Audit, History
 from upcall.registration.desired import Ours, Target, in_order, select_targets, targets_of
-from upcall.registration.lock import registration_lock
+from upcall.registration.lock import reconcile_lock, registration_lock
 from upcall.registration.outages import (
     ALIVE_MICROS,
     Outage,
     Repeats,
     Span,
     away_spans,
-    elsewhere_spans,
     find_outages,
+    living,
     repeats,
 )
 from upcall.registration.planning import Standing, Step, decision, plan, step_of
-from upcall.registration.reading import Desired, read_desired
+from upcall.registration.reading import Desired, read_desired, read_elsewhere
 from upcall.registration.reconcile import (
     SILENT_AFTER_SECONDS,
     Contradiction,
@@ -52,13 +52,15 @@ __all__ = [
     "default_since",
     "drive",
     "drive_async",
-    "elsewhere_spans",
     "find_outages",
     "flaw_of",
     "in_order",
+    "living",
     "plan",
     "read_desired",
+    "read_elsewhere",
     "reconcile_accounts",
+    "reconcile_lock",
     "registration_lock",
     "repeats",
     "select_targets",

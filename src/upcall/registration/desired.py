@@ -21,7 +21,7 @@ __all__ = ["Ours", "Target", "in_order", "select_targets", "targets_of"]
 _WITHOUT_URL: Final = "the settings file gives no url for it"
 _NOT_GIVEN: Final = "none of the tokens that are given is this account's: add ACCOUNT=TOKEN to UPCALL_TOKENS"
 _NOT_KEPT: Final = (
-    "{where} no token that fits its url: start `upcall listen --config FILE` once, which keeps one in its store; name"
+    "{where}: start `upcall listen --config FILE` once, which keeps one in its store; name"
     " the listener's store with --store, or give UPCALL_TOKENS"
 )
 
@@ -73,7 +73,15 @@ def targets_of(
     """
     names = frozenset(account.name for account in accounts)
     usable = [_of_given(token) for token in given] or _accepted(tokens, names)
-    missing = _NOT_GIVEN if given else _NOT_KEPT.format(where=f"{store} holds" if store else "there is no store with")
+    missing = (
+        _NOT_GIVEN
+        if given
+        else _NOT_KEPT.format(
+            where=f"{store} holds no token that fits its url"
+            if store
+            else "there is no store, and so no token for its url"
+        )
+    )
     return [_target(account, usable, missing, strict=bool(given)) for account in accounts]
 
 

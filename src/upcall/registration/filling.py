@@ -13,7 +13,9 @@ import msgspec
 
 from upcall.client import ThingSpaceClient
 from upcall.inbox import Note, open_inbox
-from upcall.registration.outages import away_spans, elsewhere_spans, find_outages
+from upcall.registration.lock import reconcile_lock
+from upcall.registration.outages import away_spans, find_outages
+from upcall.registration.reading import read_elsewhere
 from upcall.registration.reconcile import reconcile_accounts
 from upcall.settings import read_profile
 
@@ -33,10 +35,11 @@ TOPIC: Final = "reconcile.schedule"
 LOOK_SECONDS: Final = 15.0
 """How often it looks whether something is due: a look reads the heartbeats only."""
 AGAIN_SECONDS: Final = 300.0
-"""How long it waits after a run in which something could not be read."""
+"""How long it waits after a run that came to no end."""
 
-_LONGEST_SECONDS: Final = 4 * 3600.0
-"""No pause between two such runs is longer: each next one is twice as long."""
+_AGAIN_MICROS: Final = 300_000_000
+_LONGEST_MICROS: Final = 4 * 3_600_000_000
+"""How long an account is left alone that could not be read whole: twice as long each time, up to the longest."""
 
 _DAY_MICROS: Final = 86_400_000_000
 
@@ -67,7 +70,9 @@ def what_is_due(
         after_outage: Whether an outage that can have lost something is a reason.
         every_seconds: How long after a run the next one is due, None for never.
     """
-    missed = [outage for outage in outages if outage.lost and not outage.is_current and outage.span.end > filled_until]
+    missed = [
+        outage for outage in outages if outage.lost and not outage.is_current and filled_until < outage.span.end <= now
+    ]
     if after_outage and missed:
         return Due(min(outage.span.start for outage in missed), "an outage is over that can have lost callbacks")
     if every_seconds is not None and now - filled_until >= every_seconds * 1e6:
@@ -105,6 +110,8 @@ class GapFiller:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._trouble = ""
+        self._put_off: dict[str, tuple[int, int]] = {}
+        """For each account that could not be read whole until when it is left alone, and how long that is."""
 
     @property
     def is_wanted(self) -> bool:
@@ -128,20 +135,22 @@ class GapFiller:
         """Reconcile if that is due; tell whether everything that was due could be read.
 
         Raises:
-            UpcallError: The store cannot be used, or no call can be made at all.
+            UpcallError: The store cannot be used, no call can be made at all, or a reconciliation is under way.
         """
         with open_inbox(self._store) as inbox:
             now = self._now()
-            read = [self._fill(inbox, due, accounts, now) for due, accounts in self._due(inbox, now).items()]
+            groups = self._due(inbox, now)
+            if not groups:
+                return True
+            with reconcile_lock(self._settings.state_dir, "guard", wait_seconds=0.0):
+                read = [self._fill(inbox, due, accounts, now) for due, accounts in groups.items()]
             return all(read)
 
     def _run(self) -> None:
-        again = AGAIN_SECONDS
         while not self._stopping.is_set():
+            pause = LOOK_SECONDS
             try:
-                pause, again = (
-                    (LOOK_SECONDS, AGAIN_SECONDS) if self.step() else (again, min(2 * again, _LONGEST_SECONDS))
-                )
+                self.step()
                 self._trouble = ""
             except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again: nobody else would
                 pause = AGAIN_SECONDS if self._trouble else LOOK_SECONDS
@@ -156,11 +165,13 @@ class GapFiller:
         filled = {note.key: note.at for note in inbox.notes(TOPIC) if note.at <= now}
         # All of them: an outage that goes on over a run is over after it, and began before it.
         away = away_spans(inbox.uptimes(), now)
-        elsewhere = elsewhere_spans(inbox.journal("guard"), now)
-        outages = find_outages(away, elsewhere, self._profile, now)
+        outages = find_outages(away, read_elsewhere(inbox, now), self._profile, now)
         wished = self._settings.reconcile
         groups: dict[Due, list[str]] = {}
         for account in self._accounts:
+            until, wait = self._put_off.get(account, (0, 0))
+            if 0 < until - now <= wait:  # else a clock was set back meanwhile
+                continue
             due = what_is_due(
                 [outage for outage in outages if outage.account in {"", account}],
                 filled.get(account, now - _DAY_MICROS),
@@ -190,6 +201,11 @@ class GapFiller:
         finished = {result.account for result in results if result.finished}
         for account in finished:
             inbox.put_note(Note(topic=TOPIC, key=account, at=now))
+            self._put_off.pop(account, None)
+        for account in set(accounts) - finished:
+            _, wait = self._put_off.get(account, (0, 0))
+            wait = min(2 * wait, _LONGEST_MICROS) or _AGAIN_MICROS
+            self._put_off[account] = (self._now() + wait, wait)
         return finished.issuperset(accounts)
 
     def _client_of_settings(self, name: str | None) -> ThingSpaceClient:

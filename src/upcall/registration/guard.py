@@ -17,9 +17,8 @@ from upcall.registration.applying import carry_out, drive_async, flaw_of
 from upcall.registration.audit import Audit
 from upcall.registration.desired import in_order
 from upcall.registration.lock import registration_lock
-from upcall.registration.outages import ALIVE_MICROS
+from upcall.registration.outages import ALIVE_MICROS, living
 from upcall.registration.planning import Standing, step_of
-from upcall.registration.rotation import living
 from upcall.registration.watching import (
     Transition,
     Watch,
@@ -127,6 +126,7 @@ class Guard:
         self._desire = desire
         self._state_dir = state_dir
         self._wait_seconds = wait_seconds
+        self._problems: dict[str, str] = {}
 
     async def round(self) -> list[Seen]:
         """Look at every account once, tell what changed, and take back what may be.
@@ -136,6 +136,8 @@ class Guard:
             SettingsError: Credentials are missing.
             StoreError: The store cannot be used.
         """
+        with registration_lock(self._state_dir, "guard", wait_seconds=self._wait_seconds):
+            pass  # who writes now goes on for a while, and what is read meanwhile is read in vain
         standing = await self.read(self._desire().targets)
         with registration_lock(self._state_dir, "guard", wait_seconds=self._wait_seconds):
             seen = await _Round(self, self._desire()).conclude(standing)
@@ -153,6 +155,11 @@ class Guard:
         self.figures.accounts = dict(Counter(one.watch.state for one in seen))
         self.figures.rounds += 1
         self.figures.last_round_at = self.now()
+        problems = {one.account: one.problem for one in seen if one.problem is not None}
+        for account, problem in problems.items():
+            if self._problems.get(account) != problem:  # once, not with each round
+                _log.warning("%s is not watched: %s", account, problem)
+        self._problems = problems
 
 
 class _Look:

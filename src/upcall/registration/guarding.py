@@ -86,6 +86,8 @@ async def open_guard(
         SettingsError: The alerts' URL cannot be read.
     """
     figures = figures if figures is not None else GuardFigures()
+    if settings.alert_source and not settings.alert_url:
+        _log.warning("alerts are posted nowhere: [alerts] names %s, which holds nothing", settings.alert_source)
     poster = Poster(settings.alert_url, figures) if settings.alert_url else None
     alerts = Alerts(inbox, figures, poster=poster)
     callers = Callers(make_client or clients_of(settings), max_concurrency=max_concurrency)

@@ -1,4 +1,4 @@
-"""One writer at a time: a lock in the state directory around what is written to the provider."""
+"""One at a time: locks in the state directory, around what is written to the provider and around a reconciliation."""
 
 from __future__ import annotations
 
@@ -13,25 +13,24 @@ from upcall.registration.audit import operator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
-__all__ = ["WAIT_SECONDS", "registration_lock"]
+__all__ = ["WAIT_SECONDS", "reconcile_lock", "registration_lock"]
 
 WAIT_SECONDS: Final = 10.0
 """How long a writer waits for another: a guard's write takes less."""
 
-_NAME: Final = "registration.lock"
 _AGAIN_SECONDS: Final = 0.1
 
 
-@contextlib.contextmanager
 def registration_lock(
     directory: Path,
     by: str,
     *,
     wait_seconds: float = WAIT_SECONDS,
     sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Keep other writers of this machine out, threads and processes; the system opens it when its holder dies.
 
     Args:
@@ -43,16 +42,39 @@ def registration_lock(
     Raises:
         StartError: Somebody else holds it for longer than that, or it cannot be made.
     """
+    return _locked(directory / "registration.lock", "Another writer is at the registrations", by, wait_seconds, sleep)
+
+
+def reconcile_lock(
+    directory: Path, by: str, *, wait_seconds: float = WAIT_SECONDS, sleep: Callable[[float], None] = time.sleep
+) -> AbstractContextManager[None]:
+    """Keep other reconciliations of this machine out: two would ask twice as fast, and mistake each other's notes.
+
+    Args:
+        directory: The state directory; it is made, for its owner only.
+        by: Who holds it, for those who wait: a command's name.
+        wait_seconds: How long to wait for another holder.
+        sleep: Waits.
+
+    Raises:
+        StartError: Somebody else holds it for longer than that, or it cannot be made.
+    """
+    return _locked(directory / "reconcile.lock", "Another reconciliation is under way", by, wait_seconds, sleep)
+
+
+@contextlib.contextmanager
+def _locked(path: Path, around: str, by: str, wait_seconds: float, sleep: Callable[[float], None]) -> Iterator[None]:
+    directory = path.parent
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(directory / _NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StartError(
-            f"The lock around registrations cannot be made in {directory}: {error.strerror}.",
+            f"The lock {path} cannot be made: {error.strerror}.",
             hint="Make the directory writable, or set UPCALL_STATE_DIR.",
         ) from None
     try:
-        _wait(descriptor, directory, wait_seconds, sleep)
+        _wait(descriptor, path, around, wait_seconds, sleep)
         _sign(descriptor, f"upcall {by} by {operator()}, process {os.getpid()}")
         yield
         _sign(descriptor, "")
@@ -60,7 +82,7 @@ def registration_lock(
         os.close(descriptor)
 
 
-def _wait(descriptor: int, directory: Path, wait_seconds: float, sleep: Callable[[float], None]) -> None:
+def _wait(descriptor: int, path: Path, around: str, wait_seconds: float, sleep: Callable[[float], None]) -> None:
     for left in reversed(range(1 + round(wait_seconds / _AGAIN_SECONDS))):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -70,7 +92,7 @@ def _wait(descriptor: int, directory: Path, wait_seconds: float, sleep: Callable
         else:
             return
     raise StartError(
-        f"Another writer is at the registrations: {_read(descriptor) or 'somebody'} holds {directory / _NAME}.",
+        f"{around}: {_read(descriptor) or 'somebody'} holds {path}.",
         hint="Wait until it is done, then try again.",
     )
 

@@ -18,10 +18,27 @@ if TYPE_CHECKING:
     from upcall.inbox import JournalEntry, Uptime
     from upcall.thingspace import Profile
 
-__all__ = ["ALIVE_MICROS", "Outage", "Repeats", "Span", "away_spans", "elsewhere_spans", "find_outages", "repeats"]
+__all__ = [
+    "ALIVE_MICROS",
+    "STALE_SECONDS",
+    "Outage",
+    "Repeats",
+    "Span",
+    "away_spans",
+    "elsewhere_spans",
+    "find_outages",
+    "living",
+    "repeats",
+]
 
 ALIVE_MICROS: Final = 20_000_000
 """A listener whose last heartbeat is older is away: four heartbeats."""
+
+STALE_SECONDS: Final = 14 * 60.0
+"""How long after a change callbacks may still be sent to the old URL.
+
+Source: 9.5 to 14 minutes were measured on a sister service, mixed with the new registration (observed).
+"""
 
 _SECOND: Final = 1_000_000
 _CLUSTER_RATIO: Final = 1.5
@@ -57,7 +74,7 @@ class Outage(msgspec.Struct, frozen=True, kw_only=True):
         span: From when to when; the end of a current one is now.
         is_current: Whether it is going on.
         lost: When callbacks that can be lost by now were first sent.
-        attempts_left: How many tries the provider has left for what was first sent at the beginning of a current one.
+        attempts_left: How many tries the provider has left, at least, for what was first sent as a current one began.
         safe_until: Back before then, a current one loses nothing more; None where it is not one, or too late.
     """
 
@@ -87,6 +104,14 @@ class Repeats(msgspec.Struct, frozen=True):
     count: int
 
 
+def living(uptimes: Iterable[Uptime], now: int) -> list[Uptime]:
+    """Return the listeners that accept callbacks now, as far as their heartbeats tell.
+
+    One that last beat later than now was beating by a clock that was ahead: nothing is known of it.
+    """
+    return [uptime for uptime in uptimes if not uptime.ended and abs(now - uptime.last_at) <= ALIVE_MICROS]
+
+
 def away_spans(uptimes: Iterable[Uptime], now: int) -> list[Span]:
     """Return when no listener accepted callbacks: between heartbeats, and since the last one if that is long ago.
 
@@ -94,7 +119,11 @@ def away_spans(uptimes: Iterable[Uptime], now: int) -> list[Span]:
         uptimes: What the store's heartbeats tell, in the order of their beginnings.
         now: The time.
     """
-    up = _joined(Span(uptime.began_at, max(uptime.began_at, uptime.last_at)) for uptime in uptimes)
+    up = _joined(
+        Span(uptime.began_at, max(uptime.began_at, uptime.last_at))
+        for uptime in uptimes
+        if uptime.last_at <= now + ALIVE_MICROS  # else by a clock that was ahead
+    )
     away = [Span(before.end, after.start) for before, after in pairwise(up)]
     if up and now - up[-1].end > ALIVE_MICROS:
         away.append(Span(up[-1].end, now, is_open=True))
@@ -104,21 +133,27 @@ def away_spans(uptimes: Iterable[Uptime], now: int) -> list[Span]:
 def elsewhere_spans(transitions: Iterable[JournalEntry], now: int) -> dict[str, list[Span]]:
     """Return for each account when its slot was not ours, as far as the guard saw it.
 
-    A window begins with the last look at which all was well, and ends with the first one at which it was well again.
+    A window begins with the last look at which all was well, and ends with the first one at which it was well again;
+    where another URL stood, not before callbacks are no more sent to it, which may be later than now.
 
     Args:
         transitions: The guard's journal, oldest first.
         now: The time, until which an open window reaches.
     """
     began: dict[str, int] = {}
+    others: set[str] = set()
     found: dict[str, list[Span]] = {}
     for entry in transitions:
         state = entry.document.get("to")
         if state == "in_order" and entry.account in began:
-            found.setdefault(entry.account, []).append(Span(began.pop(entry.account), entry.at))
+            end = entry.at + (int(STALE_SECONDS * _SECOND) if entry.account in others else 0)
+            found.setdefault(entry.account, []).append(Span(began.pop(entry.account), end))
+            others.discard(entry.account)
         elif state in {"drifted", "none", "given_up"}:
             last_ok = entry.document.get("last_ok")
             began.setdefault(entry.account, last_ok if isinstance(last_ok, int) else entry.at)
+            if entry.document.get("registered") and not entry.document.get("ours"):
+                others.add(entry.account)
     for account, start in began.items():
         found.setdefault(account, []).append(Span(start, now, is_open=True))
     return {account: [span for span in spans if span.micros > 0] for account, spans in found.items()}
@@ -164,7 +199,7 @@ def _away(span: Span, lost: Sequence[Span], profile: Profile, now: int) -> Outag
     within = tuple(_cut(lost, span))
     if not span.is_open:
         return Outage(kind="away", span=span, lost=within)
-    offsets = [0, *(int(latest * _SECOND) for _, latest in profile.ladder_seconds())]
+    offsets = [0, *(int(earliest * _SECOND) for earliest, _ in profile.ladder_seconds())]
     last = int(([(0.0, 0.0), *profile.ladder_seconds()][-1][0]) * _SECOND)
     safe_until = span.start + last
     return Outage(

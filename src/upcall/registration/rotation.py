@@ -19,10 +19,11 @@ from upcall.errors import SettingsError, StartError
 from upcall.inbox import TokenRecord
 from upcall.inbox.owners import dead_owners
 from upcall.listener import Token, generate_token
-from upcall.registration.outages import ALIVE_MICROS
+from upcall.registration.outages import STALE_SECONDS, living
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from upcall.inbox import Inbox, Uptime
     from upcall.registration.desired import Target
@@ -30,22 +31,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACCEPT_SECONDS",
-    "STALE_SECONDS",
     "Rotated",
     "Rotation",
     "begin_rotation",
     "keep_seconds",
-    "living",
     "pairs_of",
     "rotate",
     "wait_until_accepted",
 ]
-
-STALE_SECONDS: Final = 14 * 60.0
-"""How long after a change callbacks may still be sent to the old URL.
-
-Source: 9.5 to 14 minutes were measured on a sister service, mixed with the new registration (observed).
-"""
 
 ACCEPT_SECONDS: Final = 60.0
 """How long a listener that lives may take to accept a new token: it looks every few seconds."""
@@ -111,6 +104,7 @@ def pairs_of(records: Sequence[TokenRecord], targets: Sequence[Target]) -> list[
         targets: What each account should have registered.
     """
     used = {secret for target in targets for secret in target.tokens}
+    names = {target.account for target in targets}
     live = [record for record in records if record.state == "live" and record.token in used]
     return [
         Rotation(
@@ -119,7 +113,7 @@ def pairs_of(records: Sequence[TokenRecord], targets: Sequence[Target]) -> list[
             resumed=True,
         )
         for following in records
-        if following.state == "next"
+        if following.state == "next" and (not following.accounts or not names.isdisjoint(following.accounts))
     ]
 
 
@@ -147,11 +141,6 @@ def begin_rotation(inbox: Inbox, targets: Sequence[Target], now: int) -> list[Ro
     return rotations
 
 
-def living(uptimes: Sequence[Uptime], now: int) -> list[Uptime]:
-    """Return the listeners that accept callbacks now, as far as their heartbeats tell."""
-    return [uptime for uptime in uptimes if not uptime.ended and now - uptime.last_at <= ALIVE_MICROS]
-
-
 def wait_until_accepted(
     inbox: Inbox,
     rotations: Sequence[Rotation],
@@ -161,6 +150,8 @@ def wait_until_accepted(
     wait_seconds: float = ACCEPT_SECONDS,
 ) -> int:
     """Wait until every listener that lives accepts the new tokens; return how many listeners those are.
+
+    A listener for other accounts, which takes none of the old ones, takes none of the new ones either.
 
     Args:
         inbox: The store, in which they keep their heartbeats.
@@ -174,16 +165,24 @@ def wait_until_accepted(
     Raises:
         StartError: One of them does not, in that time.
     """
-    wanted = {rotation.id for rotation in rotations}
     began_at = now()
     until = began_at + int(wait_seconds * 1e6)
     while True:
         uptimes = inbox.uptimes(since=began_at - _DOUBTFUL_MICROS)
-        listeners = living(uptimes, now())
-        waiting = [uptime for uptime in listeners if not wanted.issubset(uptime.tokens)]
+        listeners = [uptime for uptime in living(uptimes, now()) if any(_concerns(each, uptime) for each in rotations)]
+        waiting = [
+            uptime
+            for uptime in listeners
+            if any(each.id not in uptime.tokens for each in rotations if _concerns(each, uptime))
+        ]
         gone = dead_owners([uptime.listener for uptime in uptimes])
         doubtful = [
-            uptime for uptime in uptimes if uptime not in listeners and not uptime.ended and uptime.listener not in gone
+            uptime
+            for uptime in uptimes
+            if uptime not in listeners
+            and not uptime.ended
+            and uptime.listener not in gone
+            and any(_concerns(each, uptime) for each in rotations)
         ]
         if not waiting and (not doubtful or now() >= until):
             return len(listeners)
@@ -194,6 +193,11 @@ def wait_until_accepted(
                 hint="Look at its log; then run the same again: it goes on from here.",
             )
         sleep(_AGAIN_SECONDS)
+
+
+def _concerns(rotation: Rotation, uptime: Uptime) -> bool:
+    """Tell whether a listener is to accept a new token: it does one of those whose place it takes."""
+    return not rotation.olds or any(Token(old.token).id in uptime.tokens for old in rotation.olds)
 
 
 class Rotated(msgspec.Struct, frozen=True, kw_only=True):
@@ -213,7 +217,7 @@ class Rotated(msgspec.Struct, frozen=True, kw_only=True):
 def rotate(
     inbox: Inbox,
     targets_of: Callable[[Sequence[TokenRecord]], Sequence[Target]],
-    point: Callable[[Sequence[Target], Sequence[Rotation], int], bool],
+    point: Callable[[Sequence[Target], Sequence[Rotation], int], AbstractContextManager[bool]],
     *,
     keep: float,
     now: Callable[[], int],
@@ -225,8 +229,8 @@ def rotate(
     Args:
         inbox: The store.
         targets_of: Returns what each account should have registered, given the store's tokens.
-        point: Points the provider at the targets it is given, and tells whether it did for all; it is told the
-            rotations, and how many listeners accept the new tokens.
+        point: Points the provider at the targets it is given, tells whether it did for all, and keeps other writers
+            out until the tokens are changed; it is told the rotations, and how many listeners accept the new tokens.
         keep: How long the old tokens are accepted from now on, in seconds; see `keep_seconds`.
         now: Returns the time, UTC microseconds.
         sleep: Waits for listeners.
@@ -249,11 +253,13 @@ def rotate(
             "No listener runs on this store, so none accepts the new token; nothing was changed at ThingSpace.",
             hint="Start upcall listen, or name the listener's store with --store. To go ahead: --without-listener",
         )
-    if not point(targets_of(_as_concluded(inbox.tokens(), rotations)), rotations, listeners):
-        return Rotated(rotations=tuple(rotations), listeners=listeners)
-    retire_at = now() + int(keep * 1e6)
-    for rotation in rotations:
-        rotation.conclude(inbox, retire_at, now())
+    # A writer that comes in between, and still reads the old token as the live one, would register it once more.
+    with point(targets_of(_as_concluded(inbox.tokens(), rotations)), rotations, listeners) as is_done:
+        if not is_done:
+            return Rotated(rotations=tuple(rotations), listeners=listeners)
+        retire_at = now() + int(keep * 1e6)
+        for rotation in rotations:
+            rotation.conclude(inbox, retire_at, now())
     return Rotated(rotations=tuple(rotations), listeners=listeners, retire_at=retire_at)
 
 

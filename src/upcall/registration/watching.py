@@ -156,6 +156,8 @@ def observe(
         return _unread(watch, standing.error, now)
     before = watch.behind or watch.state
     thefts = _recent(watch.thefts, now)
+    if is_well and before == "given_up":
+        thefts = ()  # somebody settled who owns the slot, and it counts anew
     if not is_well and not ours and (before == "in_order" or (before == "unknown" and was_ours)):
         thefts = (*thefts, now)
     given_up = reasserts and not ours and len(thefts) >= MOST_THEFTS

@@ -91,6 +91,8 @@ def wrong_alert_url(url: str) -> str | None:
         return "cannot be read as a URL"
     if parts.scheme not in {"http", "https"} or not host:
         return "is no URL such as https://hooks.example.com/path"
+    if parts.username is not None or parts.password is not None:
+        return "holds a user name, which is not sent: let the secret stand in the path"
     return None
 
 
@@ -156,7 +158,7 @@ def _misfit(error: msgspec.ValidationError, where: _Table, key: str) -> Finding:
 def _out_of_range(name: str, value: Any) -> str | None:
     """Return what is wrong with a number, None where nothing is."""
     if isinstance(value, float) and not (value > 0 and math.isfinite(value)):
-        return f"`{name}` is {value:g}, and has to be more than 0"
+        return f"`{name}` is {value:g}, and has to be {'finite' if value > 0 else 'more than 0'}"
     if name == "max_retries" and value is not None and value < 0:
         return f"`{name}` is {value}, and has to be 0 or more"
     return None

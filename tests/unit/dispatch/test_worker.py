@@ -252,7 +252,7 @@ class TestHandingOn:
 
     async def test_no_more_threads_than_the_concurrency(self, world):
         """Handlers that block share no more threads than were allowed, and the threads end with the work."""
-        barrier = threading.Barrier(3, timeout=20)
+        barrier = threading.Barrier(3, timeout=80)
         names = set()
 
         @world.table.on()
@@ -733,7 +733,7 @@ class TestRunning:
         watched.hooks["settle"] = stop.set
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(asyncio, "wait", wait)
-            await real_wait([asyncio.ensure_future(world.worker(watched).run(stop))], timeout=20)
+            await real_wait([asyncio.ensure_future(world.worker(watched).run(stop))], timeout=80)
         assert world.inbox.ledger().handled == 1
         assert not [timeout for has_ended, timeout in pauses if has_ended]
         assert sum(timeout > 0 for _, timeout in pauses) >= 5

@@ -21,7 +21,7 @@ def stored(inbox):
 
 async def until(condition):
     """Wait, for ten seconds at most, until something holds."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what it waits for happens in a thread
             await asyncio.sleep(0.002)
 

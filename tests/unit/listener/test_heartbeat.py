@@ -59,7 +59,7 @@ def beating(inbox, reception, tokens, clock):
 
 async def until(condition):
     """Wait, for ten seconds at most, until something holds."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what it waits for happens in a thread
             await asyncio.sleep(0.002)
 
@@ -119,6 +119,17 @@ async def test_a_process_that_was_frozen_was_away(beating, looker, clock):
     await beating.beat()
     first, second = looker.uptimes()
     assert (first.last_at, second.began_at) == (NOW, NOW + 2400 * SECOND)
+
+
+async def test_a_clock_that_was_set_back_begins_anew(beating, looker, clock):
+    """What was told by a clock that was ahead is another uptime, which nobody believes."""
+    await beating.beat()
+    clock.now -= 3600 * SECOND
+    await beating.beat()
+    assert {(uptime.began_at, uptime.last_at) for uptime in looker.uptimes()} == {
+        (NOW, NOW),
+        (NOW - 3600 * SECOND, NOW - 3600 * SECOND),
+    }
 
 
 async def test_a_store_that_takes_long_is_no_outage(beating, looker, clock, inbox):

@@ -26,7 +26,7 @@ def stored(inbox):
 
 async def until(condition):
     """Wait until something holds that happens in a thread, which tells nobody."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.005)
 

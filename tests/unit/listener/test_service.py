@@ -66,7 +66,7 @@ class OverWire:
         line.protocol.connection_made(line.wire)
         named = f"X-Forwarded-For: {forwarded}\r\n" if forwarded else ""
         line.send(f"{method} {path} HTTP/1.1\r\n{named}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not line.wire.written:  # noqa: ASYNC110 - what it waits for happens in a thread
                 await asyncio.sleep(0.002)
         head, _, said = line.wire.written.partition(b"\r\n\r\n")

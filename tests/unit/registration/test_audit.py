@@ -4,9 +4,10 @@ import threading
 
 import pytest
 
-from upcall.inbox import open_inbox
-from upcall.registration import Audit, History, read_desired
+from upcall.inbox import JournalEntry, TokenRecord, open_inbox
+from upcall.registration import Audit, History, read_desired, read_elsewhere
 from upcall.registration.audit import TOPIC, operator
+from upcall.registration.outages import STALE_SECONDS
 from upcall.settings import Account
 
 A, B = "0000123456-00001", "0000123456-00002"
@@ -102,3 +103,32 @@ def test_the_operator_is_a_person_and_a_machine(monkeypatch):
     assert "@" in operator()
     monkeypatch.setattr("getpass.getuser", lambda: (_ for _ in ()).throw(KeyError("uid not found: 1000")))
     assert operator().startswith("somebody@")
+
+
+def seen(inbox, at, to, **more):
+    inbox.record(JournalEntry(topic="guard", at=at, account=A, document={"to": to, **more}))
+
+
+def test_a_write_that_was_read_back_ends_the_time_elsewhere(inbox, audit):
+    """Without a guard that looks again the audit knows it: callbacks come to us again."""
+    seen(inbox, 100, "drifted", registered=TWO, desired=ONE, last_ok=50)
+    assert [span.is_open for span in read_elsewhere(inbox, 2_000)[A]] == [True]
+    write(audit, A, "differs", before=TWO, stands=TWO)
+    assert [span.is_open for span in read_elsewhere(inbox, 2_000, A)[A]] == [True]
+    write(audit, A, "done", before=TWO)
+    ((start, end, is_open),) = [(span.start, span.end, span.is_open) for span in read_elsewhere(inbox, 2_000)[A]]
+    assert (start, end, is_open) == (50, 1_000 + STALE_SECONDS * 1e6, False)
+
+
+@pytest.mark.parametrize(("state", "elsewhere"), [("live", False), ("retiring", False), ("retired", True)])
+def test_an_older_url_of_ours_is_elsewhere_once_its_token_is_retired(inbox, state, elsewhere):
+    """As long as a listener accepts its token, callbacks come to us by it."""
+    inbox.add_token(TokenRecord("token-of-today", (A,)), 1)
+    inbox.add_token(TokenRecord("token-of-before", (A,)), 1)
+    inbox.set_token("token-of-before", state=state, retire_at=None, now=2)
+    url = "https://fleet.example/callbacks/{}"
+    told = {"registered": url.format("token-of-before"), "desired": url.format("token-of-today"), "ours": True}
+    seen(inbox, 100, "drifted", **told)
+    assert bool(read_elsewhere(inbox, 2_000)) == elsewhere
+    seen(inbox, 200, "drifted", **(told | {"registered": told["registered"].replace("fleet", "old")}))
+    assert read_elsewhere(inbox, 2_000), "another host is elsewhere"

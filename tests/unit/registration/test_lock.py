@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from upcall.errors import StartError
-from upcall.registration import registration_lock
+from upcall.registration import reconcile_lock, registration_lock
 
 
 def test_a_second_writer_waits_and_then_says_who_holds_it(tmp_path):
@@ -20,6 +20,17 @@ def test_a_second_writer_waits_and_then_says_who_holds_it(tmp_path):
     ):
         pass
     assert sum(waited) == pytest.approx(1.0)
+
+
+def test_a_reconciliation_keeps_out_another_one_and_no_writer(tmp_path):
+    """Two that read the same reports would mistake each other's notes; what is registered is another matter."""
+    with (
+        reconcile_lock(tmp_path, "reconcile"),
+        registration_lock(tmp_path, "apply", wait_seconds=0.0),
+        pytest.raises(StartError, match=r"Another reconciliation is under way: upcall reconcile by"),
+        reconcile_lock(tmp_path, "guard", wait_seconds=0.0),
+    ):
+        pass
 
 
 def test_who_waits_gets_it_when_it_is_free(tmp_path):

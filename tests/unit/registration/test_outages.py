@@ -5,7 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upcall.inbox import JournalEntry, Uptime
-from upcall.registration.outages import ALIVE_MICROS, Repeats, Span, away_spans, elsewhere_spans, find_outages, repeats
+from upcall.registration.outages import (
+    ALIVE_MICROS,
+    STALE_SECONDS,
+    Repeats,
+    Span,
+    away_spans,
+    elsewhere_spans,
+    find_outages,
+    living,
+    repeats,
+)
 from upcall.thingspace import PROFILES, Profile
 
 MINUTE = 60_000_000
@@ -83,8 +93,26 @@ def test_a_current_outage_says_how_long_there_is_time():
     assert lost_minutes(late) == [(0, 7)]
 
 
-def transition(minute, account, to, last_ok=None):
-    document = {"to": to} if last_ok is None else {"to": to, "last_ok": at(last_ok)}
+def test_what_a_clock_told_that_was_ahead_counts_for_nothing():
+    """After a clock was set back a listener is known by what it told since, and what comes later is no outage."""
+    uptimes = [up(0, 10), up(60, 70), up(20, 21)]
+    assert away_spans(uptimes, at(21)) == [span(10, 20)]
+    assert [uptime.last_at for uptime in living(uptimes, at(21))] == [at(21)]
+
+
+def test_after_a_theft_the_old_url_is_served_for_a_while():
+    """Callbacks go on to whoever had the slot for the minutes that were seen after a change."""
+    theft = {"registered": "https://theirs.example/c", "ours": False}
+    transitions = [transition(5, "A-1", "drifted", last_ok=0, **theft), transition(6, "A-1", "in_order")]
+    assert elsewhere_spans(transitions, at(7)) == {"A-1": [Span(at(0), at(6) + round(STALE_SECONDS * SECOND))]}
+    (still,) = find_outages([], elsewhere_spans(transitions, at(7)), DOCUMENTED, at(7))
+    assert not still.is_current
+    older = [transition(5, "A-1", "drifted", registered="https://ours.example/old", ours=True), transitions[1]]
+    assert elsewhere_spans(older, at(7)) == {"A-1": [span(5, 6)]}
+
+
+def transition(minute, account, to, last_ok=None, **more):
+    document = {"to": to, **more} if last_ok is None else {"to": to, "last_ok": at(last_ok), **more}
     return JournalEntry(topic="guard", at=at(minute), account=account, document=document)
 
 

@@ -579,6 +579,35 @@ def test_a_window_of_so_long_ago_is_the_same_one_later(world):
     assert (result.resumed_from, result.since) == (NOW, NOW - DAY)
 
 
+@pytest.mark.parametrize("answer", [(500, {"errorCode": "X"}), (200, None), (429, {})])
+def test_a_report_that_stays_broken_costs_its_own_campaign_only(world, answer):
+    """The others are read, also by the runs that follow, and the one that is left is named each time."""
+    for number in range(4):
+        world.provider.add(f"c{number}", {imei(10 * number + k): "UpgradePending" for k in range(3)})
+    world.provider.oddities.append(lambda path, query, given: answer if path.endswith("c1/devices") else given)
+    (first,) = world.reconcile()
+    assert (first.finished, first.campaigns, first.devices) == (False, 3, 9)
+    assert len(first.errors) == 1
+    assert "campaign c1 cannot be read now" in first.errors[0]
+    world.provider.asked.clear()
+    (again,) = world.reconcile()
+    assert (again.finished, again.campaigns, again.differed) == (False, 3, 9)
+    assert {path.split("/")[-2] for path, _ in world.provider.asked if path.endswith("/devices")} == {"c1"}
+    world.provider.oddities.clear()
+    (last,) = world.reconcile()
+    assert (last.finished, last.campaigns, last.devices, last.errors) == (True, 4, 12, ())
+
+
+def test_a_provider_that_fails_for_each_campaign_is_left_alone(world):
+    """After a few campaigns in a row nobody goes on asking."""
+    for number in range(10):
+        world.provider.add(f"c{number}", {imei(number): "UpgradePending"})
+    world.provider.oddities.append(of_devices(lambda query, answer: (500, {})))
+    (failed,) = world.reconcile()
+    asked = {path.split("/")[-2] for path, _ in world.provider.asked if path.endswith("/devices")}
+    assert (failed.finished, len(failed.errors), len(asked)) == (False, 3, 3)
+
+
 def test_an_error_in_the_middle_is_gone_on_from(world):
     """What was read before the provider failed is kept, and not read again."""
     world.provider.add("c", {imei(number): "UpgradePending" for number in range(25)})

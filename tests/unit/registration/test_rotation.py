@@ -1,5 +1,7 @@
 """Taking a new token into use: each step, and every place where it may be interrupted."""
 
+import contextlib
+
 import msgspec
 import pytest
 
@@ -7,8 +9,8 @@ from upcall.errors import SettingsError, StartError
 from upcall.inbox import TokenRecord, Uptime, open_inbox
 from upcall.listener import Token
 from upcall.registration import targets_of
+from upcall.registration.outages import STALE_SECONDS
 from upcall.registration.rotation import (
-    STALE_SECONDS,
     begin_rotation,
     keep_seconds,
     rotate,
@@ -63,12 +65,13 @@ class World:
         if self.calls == self.stop_before:
             raise Stopped
 
+    @contextlib.contextmanager
     def point(self, targets, rotations, listeners):
         for target in targets:
             self.step()
             self.slots[target.account] = target.url
             self.step()
-        return True
+        yield True
 
     def run(self, point=None):
         return rotate(self.inbox, self.targets, point or self.point, keep=1800.0, now=self.clock, sleep=self.wait)
@@ -119,6 +122,32 @@ def test_a_listener_that_is_gone_is_not_waited_for(world):
     world.inbox.beat(Uptime(listener="gone", began_at=NOW - 9, last_at=NOW - 8, ended=True))
     world.inbox.beat(Uptime(listener="killed", began_at=NOW - 9, last_at=NOW - 60 * SECOND))
     assert world.run().listeners == 1
+
+
+def test_a_listener_for_others_is_not_waited_for(world):
+    """One that takes none of the old tokens takes none of the new ones; what comes next for it is its own affair."""
+    world.inbox.add_token(TokenRecord("token-of-another-file", ("0000123456-00077",)), NOW)
+    world.inbox.add_token(TokenRecord("next-of-another-file", ("0000123456-00077",), "next"), NOW)
+    other = Uptime(listener="other", began_at=NOW, last_at=NOW, tokens=(Token("token-of-another-file").id,))
+    world.inbox.beat(other)
+    done = world.run()
+    assert done.listeners == 1
+    assert len(done.rotations) == 1
+    assert world.states()["next-of-another-file"] == "next"
+
+
+def test_no_other_writer_comes_before_the_tokens_are_changed(world):
+    """Whoever waits for the lock finds the old token retiring, and does not register it again."""
+    seen = {}
+
+    @contextlib.contextmanager
+    def point(targets, rotations, listeners):
+        yield True
+        seen.update(world.states())
+
+    world.run(point)
+    assert seen[OLD] == "retiring"
+    assert "live" in seen.values()
 
 
 def test_a_late_beat_is_waited_for(world):
@@ -191,7 +220,7 @@ def test_interrupted_at_the_end(world, stop_before, monkeypatch):
 
 def test_a_provider_that_fails_ends_nothing(world):
     """While an account still has the old URL, the old token does not retire; the next run goes on."""
-    done = world.run(point=lambda targets, rotations, listeners: False)
+    done = world.run(point=lambda targets, rotations, listeners: contextlib.nullcontext(False))
     assert done.retire_at is None
     assert sorted(world.states().values()) == ["live", "next"]
     assert world.run().retire_at is not None

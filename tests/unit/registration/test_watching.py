@@ -132,6 +132,7 @@ def test_the_third_theft_within_a_day_is_given_up_until_it_is_ours_again():
     assert story.look(THEIRS) == "given_up"
     assert story.look(None) == "given_up"
     assert story.look(GOOD) == "in_order"
+    assert story.look(THEIRS) == "drifted", "it takes up its work anew, with nothing counted"
 
 
 def test_a_guard_that_only_watches_never_gives_up():

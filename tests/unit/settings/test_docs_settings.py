@@ -92,7 +92,7 @@ def test_the_program_prints_what_the_page_says(directory):
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=True,
     )
     told = [line for text in re.findall(r"print\(.*\)  # (.*)", program) for line in text.split(" / ")]

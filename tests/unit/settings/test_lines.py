@@ -175,7 +175,7 @@ def test_what_is_not_there_is_blamed_on_what_would_hold_it():
     assert Lines("").of(("accounts",)) is None
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("style", ["tables", "inline", "long text"])
 def test_thousands_of_lines_are_no_trouble(style):
     """A file that a program wrote, in either style, is searched within moments."""

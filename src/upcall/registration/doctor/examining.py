@@ -16,7 +16,7 @@ from upcall.registration.doctor.calling import Caller, ProviderSight, Signed
 from upcall.registration.doctor.judging import account_form, of_sight, url_form
 from upcall.registration.doctor.keeping import open_shelf
 from upcall.registration.doctor.preflight import LOOKED_AT, Viewed, look_at_all
-from upcall.registration.doctor.results import Chain, failed, ok
+from upcall.registration.doctor.results import Chain, failed, ok, warning
 from upcall.registration.doctor.shelving import last_callback, of_store
 from upcall.registration.doctor.signing import of_credentials, of_provider, registered
 from upcall.registration.doctor.tokens import of_token
@@ -223,6 +223,11 @@ def _settings(case: Case) -> Finding:
         where = f"{settings.path}:{first.line}" if first.line is not None else f"{settings.path}"
         more = f" (and {len(settings.problems) - 1} more)" if len(settings.problems) > 1 else ""
         return failed(f"{where}: {first.text}{more}", first.hint or "", passes=True)
+    if settings.alert_source and not settings.alert_url:
+        return warning(
+            f"[alerts] of {settings.path} names {settings.alert_source}, which holds nothing",
+            f"Set {settings.alert_source} where the guard runs: until then its alerts are posted nowhere.",
+        )
     count = len(settings.accounts)
     return ok(f"{settings.path}, {count} account{'' if count == 1 else 's'}")
 

@@ -124,6 +124,8 @@ def open_shelf(url: str, *, is_named: bool, spool: Path | None, now: int) -> Ite
             else:
                 inbox = stack.enter_context(open_inbox(url))
                 sight = _seen(sight, inbox, now)
+                if (locked := _read_only(url)) is not None:
+                    sight = msgspec.structs.replace(sight, error=f"{locked} cannot be written by this user")
         except StoreError as error:
             inbox, sight = None, msgspec.structs.replace(sight, error=str(error))
         yield Shelf(inbox, sight)
@@ -141,6 +143,14 @@ def _seen(sight: StoreSight, inbox: Inbox, now: int) -> StoreSight:
         tokens=tuple(inbox.tokens()),
         uptimes=tuple(inbox.uptimes(since=now - _KEPT_UPTIMES_MICROS)),
     )
+
+
+def _read_only(url: str) -> Path | None:
+    """Return what of a store cannot be written, its file or its directory, None where all of it can."""
+    if "://" in url and not url.startswith("sqlite:"):
+        return None
+    path = store_path(url).resolve()
+    return next((each for each in (path, path.parent) if not os.access(each, os.W_OK)), None)
 
 
 def _disk(url: str) -> tuple[int, int | None]:

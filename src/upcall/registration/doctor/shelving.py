@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from upcall.listener.reception import QUARANTINE_BYTES
 from upcall.registration.doctor.results import Finding, failed, ok, skipped, unknown, warning
-from upcall.registration.outages import ALIVE_MICROS
+from upcall.registration.outages import living
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from upcall.inbox import ListedDelivery, Uptime
     from upcall.registration.doctor.keeping import SpoolSight, StoreSight
 
-__all__ = ["SCARCE_BYTES", "alive", "last_callback", "listener", "of_store"]
+__all__ = ["SCARCE_BYTES", "last_callback", "listener", "of_store"]
 
 SCARCE_BYTES: Final = 512 * 1024**2
 """With less room than this on its disk, a store or a spool is about to fail."""
@@ -31,27 +31,20 @@ def of_store(sight: StoreSight, now: int) -> dict[str, Finding]:
         sight: What was seen.
         now: The time, UTC microseconds.
     """
-    living = alive(sight.uptimes, now)
     return {
         "store": _store(sight),
-        "spool": _spool(sight.spool, is_served=bool(living)),
+        "spool": _spool(sight.spool, is_served=bool(living(sight.uptimes, now))),
         "listener": listener(sight.uptimes, now),
     }
 
 
-def alive(uptimes: Sequence[Uptime], now: int) -> list[Uptime]:
-    """Return the listeners that accept callbacks now, as far as their heartbeats tell."""
-    return [uptime for uptime in uptimes if not uptime.ended and now - uptime.last_at <= ALIVE_MICROS]
-
-
 def listener(uptimes: Sequence[Uptime], now: int) -> Finding:
     """Judge whether a listener of this store accepts callbacks."""
-    living = alive(uptimes, now)
-    if living:
-        where = ", ".join(uptime.url or uptime.listener for uptime in living)
+    if accepting := living(uptimes, now):
+        where = ", ".join(uptime.url or uptime.listener for uptime in accepting)
         # One that was killed just now looks alive until its next sign of life is overdue.
-        age = max(0, now - max(uptime.last_at for uptime in living)) / _SECOND
-        since = _when(min(uptime.began_at for uptime in living))
+        age = max(0, now - max(uptime.last_at for uptime in accepting)) / _SECOND
+        since = _when(min(uptime.began_at for uptime in accepting))
         return ok(f"accepting since {since}: {where}; last sign of life {age:.0f} s ago")
     if not uptimes:
         return unknown("no listener has used this store in the last days")

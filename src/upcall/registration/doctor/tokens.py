@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 from upcall.listener import Token
 from upcall.registration.doctor.results import Finding, failed, ok, skipped, warning
-from upcall.registration.doctor.shelving import alive
+from upcall.registration.outages import living
 from upcall.settings.values import TOKEN_PLACEHOLDER
 
 if TYPE_CHECKING:
@@ -88,9 +88,8 @@ def _proved(record: TokenRecord | None, *, is_known: bool) -> Finding:
 
 
 def _unproved(ids: set[str], store: StoreSight, given: Sequence[Token], now: int) -> Finding:
-    living = alive(store.uptimes, now)
-    if living:
-        if all(ids.isdisjoint(uptime.tokens) for uptime in living):
+    if accepting := living(store.uptimes, now):
+        if all(ids.isdisjoint(uptime.tokens) for uptime in accepting):
             return failed("the listener of this store accepts other tokens", _SEE_TOKENS, passes=True)
         return ok("a listener of this store accepts it")
     kept = {Token(record.token).id for record in store.tokens if record.state != "retired"}

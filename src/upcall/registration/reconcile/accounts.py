@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from upcall.registration.outages import away_spans, elsewhere_spans
+from upcall.registration.outages import away_spans
+from upcall.registration.reading import read_elsewhere
 from upcall.registration.reconcile.choosing import window_start
 from upcall.registration.reconcile.pace import Pace
 from upcall.registration.reconcile.reader import Reader
@@ -118,5 +119,5 @@ def default_since(inbox: Inbox, account: str, now: int) -> int:
         account: The account.
         now: The time, UTC microseconds.
     """
-    elsewhere = elsewhere_spans(inbox.journal("guard", account=account), now)
+    elsewhere = read_elsewhere(inbox, now, account)
     return window_start((*away_spans(inbox.uptimes(), now), *elsewhere.get(account, ())), now)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from upcall.errors import AnsweredError, CredentialsError, ThingSpaceError
+from upcall.errors import AnsweredError, CredentialsError, ThingSpaceError, UndecodableAnswerError
 from upcall.inbox import Selection
 from upcall.registration.reconcile.bodies import campaign_reported, device_reported
 from upcall.registration.reconcile.choosing import choose, is_open
@@ -39,6 +39,8 @@ _OF_ONE_CAMPAIGN: Final = frozenset({400, 404, 410})
 """Refusals that are about one campaign's report, and not about the account's."""
 _OF_EVERYBODY: Final = frozenset({"request_token", "login"})
 """Operations that are refused for each account of these credentials if they are for one."""
+_MOST_IN_A_ROW: Final = 3
+"""So many campaigns one after the other that cannot be read are not about one campaign."""
 _BEGINNING: Final = "0"
 """Source: reports V2, "start with lastSeenDeviceId 0" (documented)."""
 
@@ -94,6 +96,7 @@ class AccountRun:
         self._missing: list[MissingReport] = []
         self._to_read = 0
         self._totals: dict[str, int] = {}
+        self._later: list[str] = []
         self.refusal: CredentialsError | None = None
 
     def run(self, since: int) -> Reconciled:
@@ -115,6 +118,8 @@ class AccountRun:
             if isinstance(error, CredentialsError) and error.operation in _OF_EVERYBODY:
                 self.refusal = error
             return self._result(f"{error}", finished=False)
+        if self._later:
+            return self._result(finished=False)
         self._trail.clear()
         return self._result(finished=True)
 
@@ -128,8 +133,25 @@ class AccountRun:
         left = [campaign for campaign in chosen.values() if campaign.campaign_id not in self._position.done]
         self._to_read = len(self._position.done) + len(left)
         self._report()
+        in_a_row = 0
         for campaign in left:
-            self._read_campaign(campaign, self._told.get(campaign.campaign_id))
+            try:
+                self._read_campaign(campaign, self._told.get(campaign.campaign_id))
+            except (AnsweredError, UndecodableAnswerError) as error:
+                # It may be about this campaign alone: the others are read, and this one by the next run. The last one
+                # keeps its place, and the next run goes on within it.
+                in_a_row += 1
+                if in_a_row == _MOST_IN_A_ROW or campaign is left[-1]:
+                    raise
+                self._put_off(campaign, error)
+            else:
+                in_a_row = 0
+
+    def _put_off(self, campaign: ReportedCampaign, error: ThingSpaceError) -> None:
+        """Leave a campaign to the next run, which reads it from the beginning."""
+        self._later.append(f"The device report of campaign {campaign.campaign_id} cannot be read now: {error}")
+        self._trail.read_again(self._position)
+        self._move(campaign_id="", last_seen_device_id=_BEGINNING, pages=0)
 
     def _list(self) -> dict[str, ReportedCampaign]:
         """Return the account's campaigns as the provider has them, and name those that it does not have."""
@@ -159,7 +181,7 @@ class AccountRun:
                 campaign_id=campaign.campaign_id,
                 last_seen_device_id=_BEGINNING,
                 pages=0,
-                silent_campaigns=(*self._position.silent_campaigns, *silent),
+                silent_campaigns=tuple(dict.fromkeys((*self._position.silent_campaigns, *silent))),
             )
         trouble = self._read_devices(campaign)
         self._note(errors=(trouble,) if trouble else ())
@@ -300,5 +322,5 @@ class AccountRun:
             contradictions=tuple(contradiction for one in found for contradiction in one.contradictions),
             not_recoverable=not_recoverable(since=position.since, until=position.begun_at, skipped=position.skipped),
             remarks=(*position.remarks, *remarks),
-            errors=(*position.errors, *errors),
+            errors=(*position.errors, *self._later, *errors),
         )
