@@ -18,7 +18,7 @@ from upcall import AsyncThingSpaceClient, Credentials, ThingSpaceClient, ThingSp
 from upcall.client import AccountResult, CallEvent, CallOptions, LatchState, RawResponse
 from upcall.client.retry import RETRY_STATUSES, RetryPolicy
 from upcall.client.trip import Limits
-from upcall.settings import Account, config_path, default_store, read_settings, state_dir
+from upcall.settings import CREDENTIAL_FIELDS, Account, config_path, default_store, read_settings, state_dir
 from upcall.settings.tables import Client, References
 from upcall.thingspace import ENVIRONMENTS
 
@@ -128,7 +128,7 @@ def test_each_variable_is_told():
     for read in (state_dir, default_store, config_path):
         read(asked)
     own = {name for name in asked.names if name.startswith(("THINGSPACE_", "UPCALL_", "VZ_", "XDG_"))}
-    assert {f"THINGSPACE_{name.upper()}" for name in Credentials.__struct_fields__} <= own
+    assert {f"THINGSPACE_{name.upper()}" for name in CREDENTIAL_FIELDS} <= own
     assert {name for name in own if name.removesuffix("_FILE") not in WORDS} == set()
     assert "`_FILE`" in PARTS["Credentials"]
     told = {
