@@ -50,6 +50,12 @@ class Site:
         (shown,) = self.documents("callbacks", "show", ACCOUNT)
         return shown["url"]
 
+    def registers_by_hand(self, account):
+        """List an account without a URL, and give it the listener's."""
+        with self.config.open("a") as file:
+            file.write(f'[[accounts]]\nname = "{account}"\n')
+        self.run("callbacks", "register", account, "--url", self.listener.url)
+
     def rotate(self, *words, code=0):
         return self.documents("rotate", "--store", self.upcall.store, *words, code=code)
 
@@ -111,9 +117,7 @@ def test_an_old_token_in_a_slot_that_the_file_does_not_fill(upcall):
     site = Site(upcall)
     site.run("callbacks", "register", ACCOUNT, "--url", site.listener.url)
     other = "0000123456-00002"
-    with site.config.open("a") as file:
-        file.write(f'[[accounts]]\nname = "{other}"\n')
-    site.run("callbacks", "register", other, "--url", site.listener.url)
+    site.registers_by_hand(other)
     *_, end = site.rotate(code=1)
     assert not end["done"]
     assert _status(site.listener.url) == 200
@@ -127,9 +131,7 @@ def test_an_account_that_is_no_longer_ours_is_left_out(upcall):
     site = Site(upcall)
     site.run("callbacks", "register", ACCOUNT, "--url", site.listener.url)
     gone = "0000123456-00002"
-    with site.config.open("a") as file:
-        file.write(f'[[accounts]]\nname = "{gone}"\n')
-    site.run("callbacks", "register", gone, "--url", site.listener.url)
+    site.registers_by_hand(gone)
     assert not site.rotate(code=1)[-1]["done"]
     assert site.rotate("--without-account", gone)[-1]["done"]
 

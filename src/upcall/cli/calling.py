@@ -183,6 +183,22 @@ def settings_of(config: str | None, *, lenient: bool = False) -> Settings:
     return read_settings(config=config, lenient=lenient)
 
 
+def check_listed(settings: Settings, accounts: Sequence[str]) -> None:
+    """Check that the settings file lists accounts.
+
+    Raises:
+        SettingsError: It does not list one of them.
+    """
+    from upcall.errors import SettingsError
+
+    names = {account.name for account in settings.accounts}
+    for name in accounts:
+        if name not in names:
+            raise SettingsError(
+                f"The settings file {settings.path} does not list the account {name}.", hint="Correct it, or add it."
+            )
+
+
 def error_document(error: Any) -> dict[str, Any]:
     """Return what is said in JSON of an account's failure."""
     return {

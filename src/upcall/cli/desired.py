@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from upcall.cli.calling import Book, error_document, settings_of
+from upcall.cli.calling import Book, check_listed, error_document, settings_of
 from upcall.cli.moments import words_of_count
 from upcall.cli.output import emit, log, table
 
@@ -275,11 +275,8 @@ def _check_choice(settings: Settings, accounts: Sequence[str], labels: Sequence[
             if settings.path
             else "Try: --config FILE",
         )
-    names = {account.name for account in settings.accounts}
+    check_listed(settings, accounts)
     known = {label for account in settings.accounts for label in account.labels}
-    for name in accounts:
-        if name not in names:
-            raise SettingsError(f"The settings file {settings.path} does not list the account {name}.")
     for label in labels:
         if label not in known:
             there = f"its labels are {', '.join(sorted(known))}" if known else "it has none"
@@ -293,12 +290,11 @@ def _opened(store: str | None, *, create: bool) -> Iterator[Inbox | None]:
     from upcall.settings import default_store
 
     url = store or default_store()
-    if store_version(url) is None:
-        if not create and store is None:
+    if store is None and store_version(url) is None:
+        if not create:
             yield None
             return
-        if create and store is None:
-            log(f"upcall: there is no store at {url}, and a new one is made.")
+        log(f"upcall: there is no store at {url}, and a new one is made.")
     # One that somebody names is there: a mistyped path would be a store that no listener uses.
     with open_inbox(url, create=create and store is None) as inbox:
         yield inbox

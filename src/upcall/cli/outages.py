@@ -166,10 +166,10 @@ def _between(part: Span) -> str:
 
 def _advice(outage: Outage, now: int) -> list[str]:
     """Say what a current outage still leaves time for."""
-    if not outage.is_current and outage.span.end > now:
-        return [f"{outage.account}: ours again, but callbacks may still go elsewhere until {_text(outage.span.end)}."]
     if not outage.is_current:
-        return []
+        over = _text(outage.span.end)
+        late = f"{outage.account}: ours again, but callbacks may still go elsewhere until {over}."
+        return [late] if outage.span.end > now else []
     if outage.kind == "elsewhere":
         return [f"{outage.account}: callbacks go elsewhere NOW, and none comes again. Type: upcall plan"]
     tries = words_of_count(outage.attempts_left or 0, "try", "tries")

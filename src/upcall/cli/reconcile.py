@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from upcall.cli.calling import ConfigOption, interruptible, open_book, settings_of
+from upcall.cli.calling import ConfigOption, check_listed, interruptible, open_book, settings_of
 from upcall.cli.moments import parse_moment, words_of_count
 from upcall.cli.output import JsonOption, StoreOption, emit, error_console, line, log, progress_bar, table
 from upcall.cli.selecting import now_micros
@@ -71,12 +71,8 @@ def reconcile(
     rate = settings.reconcile.requests_per_second if rate is None else rate
     if not 0 < rate < float("inf"):
         raise SettingsError(f"--rate is {rate:g}.", hint="Give a number above 0.")
-    listed = {account.name for account in settings.accounts}
-    for name in account or ():
-        if listed and name not in listed:
-            raise SettingsError(
-                f"The settings file {settings.path} does not list the account {name}.", hint="Correct it, or add it."
-            )
+    if settings.accounts:
+        check_listed(settings, account or ())
     now = now_micros()
     start = None if since is None else parse_moment(since, now, option="--since")
     if start is not None and start > now:

@@ -73,15 +73,8 @@ def targets_of(
     """
     names = frozenset(account.name for account in accounts)
     usable = [_of_given(token) for token in given] or _accepted(tokens, names)
-    missing = (
-        _NOT_GIVEN
-        if given
-        else _NOT_KEPT.format(
-            where=f"{store} holds no token that fits its url"
-            if store
-            else "there is no store, and so no token for its url"
-        )
-    )
+    where = f"{store} holds no token that fits its url" if store else "there is no store, and so no token for its url"
+    missing = _NOT_GIVEN if given else _NOT_KEPT.format(where=where)
     return [_target(account, usable, missing, strict=bool(given)) for account in accounts]
 
 

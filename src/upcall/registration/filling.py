@@ -37,7 +37,7 @@ LOOK_SECONDS: Final = 15.0
 AGAIN_SECONDS: Final = 300.0
 """How long it waits after a run that came to no end."""
 
-_AGAIN_MICROS: Final = 300_000_000
+_AGAIN_MICROS: Final = round(AGAIN_SECONDS * 1e6)
 _LONGEST_MICROS: Final = 4 * 3_600_000_000
 """How long an account is left alone that could not be read whole: twice as long each time, up to the longest."""
 
@@ -142,8 +142,10 @@ class GapFiller:
             groups = self._due(inbox, now)
             if not groups:
                 return True
-            with reconcile_lock(self._settings.state_dir, "guard", wait_seconds=0.0):
-                read = [self._fill(inbox, due, accounts, now) for due, accounts in groups.items()]
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(reconcile_lock(self._settings.state_dir, "guard", wait_seconds=0.0))
+                client_named = cache(lambda name: stack.enter_context(self._make_client(name)))
+                read = [self._fill(inbox, client_named, due, accounts, now) for due, accounts in groups.items()]
             return all(read)
 
     def _run(self) -> None:
@@ -183,19 +185,24 @@ class GapFiller:
                 groups.setdefault(due, []).append(account)
         return groups
 
-    def _fill(self, inbox: Inbox, due: Due, accounts: Sequence[str], now: int) -> bool:
+    def _fill(
+        self,
+        inbox: Inbox,
+        client_named: Callable[[str | None], ThingSpaceClient],
+        due: Due,
+        accounts: Sequence[str],
+        now: int,
+    ) -> bool:
         _log.info("reading the provider's reports (accounts: %d): %s", len(accounts), due.why)
-        with contextlib.ExitStack() as stack:
-            client_named = cache(lambda name: stack.enter_context(self._make_client(name)))
-            results = reconcile_accounts(
-                accounts,
-                inbox=inbox,
-                client_of=lambda account: client_named(self._accounts[account]),
-                since=due.since,
-                requests_per_second=self._settings.reconcile.requests_per_second,
-                is_stopping=self._stopping.is_set,
-                now=self._now,
-            )
+        results = reconcile_accounts(
+            accounts,
+            inbox=inbox,
+            client_of=lambda account: client_named(self._accounts[account]),
+            since=due.since,
+            requests_per_second=self._settings.reconcile.requests_per_second,
+            is_stopping=self._stopping.is_set,
+            now=self._now,
+        )
         _tell(results)
         # What was read to its end is not read again, though a report in it may be refused each time.
         finished = {result.account for result in results if result.finished}

@@ -45,21 +45,18 @@ def registration_lock(
     return _locked(directory / "registration.lock", "Another writer is at the registrations", by, wait_seconds, sleep)
 
 
-def reconcile_lock(
-    directory: Path, by: str, *, wait_seconds: float = WAIT_SECONDS, sleep: Callable[[float], None] = time.sleep
-) -> AbstractContextManager[None]:
+def reconcile_lock(directory: Path, by: str, *, wait_seconds: float = WAIT_SECONDS) -> AbstractContextManager[None]:
     """Keep other reconciliations of this machine out: two would ask twice as fast, and mistake each other's notes.
 
     Args:
         directory: The state directory; it is made, for its owner only.
         by: Who holds it, for those who wait: a command's name.
         wait_seconds: How long to wait for another holder.
-        sleep: Waits.
 
     Raises:
         StartError: Somebody else holds it for longer than that, or it cannot be made.
     """
-    return _locked(directory / "reconcile.lock", "Another reconciliation is under way", by, wait_seconds, sleep)
+    return _locked(directory / "reconcile.lock", "Another reconciliation is under way", by, wait_seconds, time.sleep)
 
 
 @contextlib.contextmanager

@@ -168,21 +168,16 @@ def wait_until_accepted(
     began_at = now()
     until = began_at + int(wait_seconds * 1e6)
     while True:
-        uptimes = inbox.uptimes(since=began_at - _DOUBTFUL_MICROS)
-        listeners = [uptime for uptime in living(uptimes, now()) if any(_concerns(each, uptime) for each in rotations)]
-        waiting = [
-            uptime
-            for uptime in listeners
-            if any(each.id not in uptime.tokens for each in rotations if _concerns(each, uptime))
-        ]
+        wanted = {
+            uptime: {rotation.id for rotation in rotations if _concerns(rotation, uptime)}
+            for uptime in inbox.uptimes(since=began_at - _DOUBTFUL_MICROS)
+        }
+        uptimes = [uptime for uptime, ids in wanted.items() if ids]
+        listeners = living(uptimes, now())
+        waiting = [uptime for uptime in listeners if not wanted[uptime].issubset(uptime.tokens)]
         gone = dead_owners([uptime.listener for uptime in uptimes])
         doubtful = [
-            uptime
-            for uptime in uptimes
-            if uptime not in listeners
-            and not uptime.ended
-            and uptime.listener not in gone
-            and any(_concerns(each, uptime) for each in rotations)
+            uptime for uptime in uptimes if uptime not in listeners and not uptime.ended and uptime.listener not in gone
         ]
         if not waiting and (not doubtful or now() >= until):
             return len(listeners)

@@ -147,18 +147,20 @@ def _seen(sight: StoreSight, inbox: Inbox, now: int) -> StoreSight:
 
 def _read_only(url: str) -> Path | None:
     """Return what of a store cannot be written, its file or its directory, None where all of it can."""
-    if "://" in url and not url.startswith("sqlite:"):
-        return None
-    path = store_path(url).resolve()
-    return next((each for each in (path, path.parent) if not os.access(each, os.W_OK)), None)
+    path = _file(url)
+    places = () if path is None else (path, path.parent)
+    return next((place for place in places if not os.access(place, os.W_OK)), None)
 
 
 def _disk(url: str) -> tuple[int, int | None]:
     """Return how long a store's file is, and how much room its disk has."""
-    if "://" in url and not url.startswith("sqlite:"):
-        return 0, None
-    path = store_path(url).resolve()
-    return path.stat().st_size, shutil.disk_usage(path.parent).free
+    path = _file(url)
+    return (0, None) if path is None else (path.stat().st_size, shutil.disk_usage(path.parent).free)
+
+
+def _file(url: str) -> Path | None:
+    """Return the file of a store, None where it lies in none."""
+    return None if "://" in url and not url.startswith("sqlite:") else store_path(url).resolve()
 
 
 def _spool(url: str, named: Path | None) -> SpoolSight:

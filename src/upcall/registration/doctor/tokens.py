@@ -50,8 +50,6 @@ def of_token(
 ) -> Finding:
     """Judge whether the token of a URL is one that a listener accepts, and for this account.
 
-    Whatever is wrong with the token, its URL can be looked at.
-
     A listener that proves that it knows the token is believed; without that, what is known here decides.
 
     Args:
@@ -63,19 +61,18 @@ def of_token(
         now: The time, UTC microseconds.
     """
     if not secrets:
-        return skipped("the URL's path holds no token", passes=True)
+        return skipped("the URL's path holds no token")
     own = [token for token in given if token.secret in secrets]
     if own and own[0].accounts and account not in own[0].accounts:
         return failed(
             f"it was given for {', '.join(sorted(own[0].accounts))}, so callbacks of {account} are put in quarantine",
             f"Give {account}=TOKEN beside it in UPCALL_TOKENS, or a token that names no account.",
-            passes=True,
         )
     record = next((record for record in store.tokens if record.token in secrets), None)
     if sight is not None and sight.reply is not None and sight.reply.is_proved:
         return _proved(record, is_known=bool(own) or record is not None or not store.tokens)
     if record is not None and record.state == "retired":
-        return failed("it is retired, and no listener of this store accepts it", _SEE_TOKENS, passes=True)
+        return failed("it is retired, and no listener of this store accepts it", _SEE_TOKENS)
     return _unproved({Token(secret).id for secret in secrets}, store, given, now)
 
 
@@ -90,12 +87,12 @@ def _proved(record: TokenRecord | None, *, is_known: bool) -> Finding:
 def _unproved(ids: set[str], store: StoreSight, given: Sequence[Token], now: int) -> Finding:
     if accepting := living(store.uptimes, now):
         if all(ids.isdisjoint(uptime.tokens) for uptime in accepting):
-            return failed("the listener of this store accepts other tokens", _SEE_TOKENS, passes=True)
+            return failed("the listener of this store accepts other tokens", _SEE_TOKENS)
         return ok("a listener of this store accepts it")
     kept = {Token(record.token).id for record in store.tokens if record.state != "retired"}
     known = kept | {token.id for token in given}
     if not known:
-        return skipped("no token is known here to compare it with", passes=True)
+        return skipped("no token is known here to compare it with")
     if ids & known:
         return ok("it is one of those that are known here")
-    return failed("it is none of those that are known here", _SEE_TOKENS, passes=True)
+    return failed("it is none of those that are known here", _SEE_TOKENS)
